@@ -1,0 +1,44 @@
+"""What is the most this machine can do? Compiles and runs peak.c, before and after the cases."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("peak.c")
+FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-pthread")
+
+
+class PeakUnknown(RuntimeError):
+    """There is no compiler here, or it failed: fractions of the peak are left out."""
+
+
+class PeakProgram:
+    """peak.c, compiled for this machine into a directory that goes with the object."""
+
+    def __init__(self):
+        compiler = os.environ.get("CC") or shutil.which("cc")
+        if compiler is None:
+            raise PeakUnknown("no C compiler (cc): the machine's peak is not measured")
+        self._directory = tempfile.TemporaryDirectory()
+        self._path = Path(self._directory.name) / "peak"
+        command = [*compiler.split(), *FLAGS, str(SOURCE), "-o", str(self._path)]
+        built = subprocess.run(command, capture_output=True, text=True)
+        if built.returncode:
+            raise PeakUnknown(f"{' '.join(command)} failed:\n{built.stderr}")
+
+    def measure(self, threads):
+        """Rates by name: float32, float64, bfloat16 (where it is) in FLOP/s; read in bytes/s."""
+        answer = subprocess.run(
+            [self._path, str(threads)], check=True, capture_output=True, text=True
+        )
+        return json.loads(answer.stdout)
+
+
+def peak_of(peaks, dtype):
+    """The peak of a dtype: float16 is computed in float32, and bfloat16 where it has no own dot."""
+    if dtype == "bfloat16" and "bfloat16" in peaks:
+        return peaks["bfloat16"]
+    return peaks["float64" if dtype == "float64" else "float32"]

@@ -1,0 +1,54 @@
+# Which instruction sets kernels.cpp is compiled for, and with which flags: adding one adds a line.
+include(CheckCXXCompilerFlag)
+
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+  set(attnext_known_isas baseline avx2 avx512 avx512_bf16)
+  set(attnext_flags_avx2 -march=x86-64-v3)
+  set(attnext_flags_avx512 -march=x86-64-v4)
+  set(attnext_flags_avx512_bf16 -march=x86-64-v4 -mavx512bf16)
+  # zig's clang spells the names of these levels with underscores.
+  check_cxx_compiler_flag(-march=x86-64-v3 attnext_level_has_hyphens)
+  if(NOT attnext_level_has_hyphens)
+    foreach(isa IN LISTS attnext_known_isas)
+      string(REPLACE "x86-64-v" "x86_64_v" attnext_flags_${isa} "${attnext_flags_${isa}}")
+    endforeach()
+  endif()
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
+  set(attnext_known_isas neon)
+else()
+  set(attnext_known_isas baseline)
+endif()
+
+set(ATTNEXT_ISAS
+    "${attnext_known_isas}"
+    CACHE STRING "Instruction sets to compile kernels for")
+if(NOT ATTNEXT_ISAS)
+  message(FATAL_ERROR "attnext: ATTNEXT_ISAS must name one of: ${attnext_known_isas}")
+endif()
+foreach(isa IN LISTS ATTNEXT_ISAS)
+  if(NOT isa IN_LIST attnext_known_isas)
+    message(FATAL_ERROR "attnext: ATTNEXT_ISAS must be among ${attnext_known_isas}, found ${isa}")
+  endif()
+endforeach()
+
+# Vectors wider than the ISA's registers are passed around inside one object only, so the ABI note
+# (-Wpsabi) says nothing.
+set(attnext_kernel_flags -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -Wno-psabi)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  # Its own AVX-512 intrinsics start from an undefined register (gcc bug 105593).
+  list(APPEND attnext_kernel_flags -Wno-maybe-uninitialized)
+endif()
+if(ATTNEXT_SANITIZE) # -O3 would take minutes to find the same
+  list(TRANSFORM attnext_kernel_flags REPLACE "^-O3$" "-O1")
+endif()
+
+# The kernels of one ISA, and the announcement to isa.cpp that this build has them.
+function(attnext_add_kernels isa)
+  add_library(attnext_kernels_${isa} OBJECT "${PROJECT_SOURCE_DIR}/cpp/cpu/kernels.cpp")
+  attnext_configure(attnext_kernels_${isa})
+  target_compile_definitions(attnext_kernels_${isa} PRIVATE ATTNEXT_ISA=${isa})
+  target_compile_options(attnext_kernels_${isa} PRIVATE ${attnext_kernel_flags}
+                                                        ${attnext_flags_${isa}})
+  string(TOUPPER "ATTNEXT_HAS_${isa}" announcement)
+  target_compile_definitions(attnext_objects PRIVATE ${announcement})
+endfunction()

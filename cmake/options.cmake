@@ -1,0 +1,56 @@
+# What every object of the library is compiled and linked with, and what the build options ask for.
+
+if(DEFINED ENV{ATTNEXT_CUDA} AND ATTNEXT_CUDA STREQUAL "AUTO")
+  set(ATTNEXT_CUDA "$ENV{ATTNEXT_CUDA}")
+endif()
+if(ATTNEXT_CUDA MATCHES "^(ON|pip)$")
+  message(
+    FATAL_ERROR "attnext: ATTNEXT_CUDA=${ATTNEXT_CUDA} asks for the CUDA back end, which this "
+                "version does not have. Use AUTO or OFF for the CPU back end.")
+elseif(NOT ATTNEXT_CUDA MATCHES "^(AUTO|OFF)$")
+  message(FATAL_ERROR "attnext: ATTNEXT_CUDA must be AUTO, ON, OFF or pip, found ${ATTNEXT_CUDA}")
+endif()
+
+if(ATTNEXT_SANITIZE)
+  add_compile_options(-fsanitize=${ATTNEXT_SANITIZE} -fno-sanitize-recover=all
+                      -fno-omit-frame-pointer -g)
+  add_link_options(-fsanitize=${ATTNEXT_SANITIZE})
+endif()
+
+# Wheels keep everything below attnext/ and hold no symbolic links, hence no versioned library name.
+if(SKBUILD)
+  set(ATTNEXT_INSTALL_LIBDIR lib)
+  set(ATTNEXT_INSTALL_INCLUDEDIR include)
+else()
+  set(ATTNEXT_INSTALL_LIBDIR ${CMAKE_INSTALL_LIBDIR})
+  set(ATTNEXT_INSTALL_INCLUDEDIR ${CMAKE_INSTALL_INCLUDEDIR})
+endif()
+
+function(attnext_configure target)
+  target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/cpp"
+                                               "${PROJECT_SOURCE_DIR}/cpp/include")
+  target_compile_features(${target} PRIVATE cxx_std_20)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic)
+  set_target_properties(
+    ${target}
+    PROPERTIES CXX_EXTENSIONS OFF
+               CXX_SCAN_FOR_MODULES OFF
+               CXX_VISIBILITY_PRESET hidden
+               VISIBILITY_INLINES_HIDDEN ON
+               POSITION_INDEPENDENT_CODE ON)
+endfunction()
+
+# Hidden visibility does not reach instances of std:: templates, which libstdc++ declares visible;
+# exported, they would replace or be replaced by those of the program that loads us.
+function(attnext_hide_symbols target)
+  if(APPLE)
+    target_link_options(${target} PRIVATE "-Wl,-exported_symbol,_attnext_*")
+  else()
+    set(map "${PROJECT_SOURCE_DIR}/cmake/exports.map")
+    target_link_options(${target} PRIVATE "-Wl,--version-script=${map}")
+    set_property(
+      TARGET ${target}
+      APPEND
+      PROPERTY LINK_DEPENDS "${map}")
+  endif()
+endfunction()

@@ -1,0 +1,158 @@
+// How arrays of other libraries come in, and results go out: the DLPack protocol.
+#include "bindings/dlpack.h"
+
+#include <algorithm>
+#include <new>
+
+#include "bindings/errors.h"
+
+namespace attnext::bindings {
+namespace {
+
+constexpr const char* kLegacyName = "dltensor";
+constexpr const char* kVersionedName = "dltensor_versioned";
+
+// JAX takes memory without a copy only at this alignment, and it is a cache line.
+constexpr std::align_val_t kAlignment{64};
+
+struct DTypePair {
+  attnext_dtype ours;
+  DLDataType theirs;
+};
+
+constexpr DTypePair kDTypePairs[] = {
+    {ATTNEXT_FLOAT64, {kDLFloat, 64, 1}}, {ATTNEXT_FLOAT32, {kDLFloat, 32, 1}},
+    {ATTNEXT_FLOAT16, {kDLFloat, 16, 1}}, {ATTNEXT_BFLOAT16, {kDLBfloat, 16, 1}},
+    {ATTNEXT_BOOL, {kDLBool, 8, 1}},      {ATTNEXT_INT32, {kDLInt, 32, 1}},
+    {ATTNEXT_INT64, {kDLInt, 64, 1}},
+};
+
+DLDataType theirs(int32_t dtype) {
+  return std::find_if(std::begin(kDTypePairs), std::end(kDTypePairs),
+                      [&](const DTypePair& pair) { return pair.ours == dtype; })
+      ->theirs;
+}
+
+py::object request_capsule(py::handle producer) {
+  const py::object method = producer.attr("__dlpack__");
+  try {
+    return method(py::arg("max_version") = py::make_tuple(DLPACK_MAJOR_VERSION, 0));
+  } catch (py::error_already_set& error) {
+    if (!error.matches(PyExc_TypeError)) throw;  // a producer older than max_version says TypeError
+  }
+  return method();
+}
+
+// What an exported tensor keeps alive, and where its axes are written down.
+struct Export {
+  std::shared_ptr<void> memory;
+  int64_t shape[4], strides[4];
+};
+
+template <class Managed>
+void delete_export(Managed* managed) {
+  delete static_cast<Export*>(managed->manager_ctx);
+  delete managed;
+}
+
+// Runs when nobody took the tensor: a consumer renames the capsule when it does.
+template <class Managed>
+void drop_capsule(PyObject* capsule, const char* name) {
+  if (!PyCapsule_IsValid(capsule, name)) return;
+  auto* managed = static_cast<Managed*>(PyCapsule_GetPointer(capsule, name));
+  managed->deleter(managed);
+}
+
+template <class Managed>
+std::unique_ptr<Managed> export_tensor(const attnext_tensor& tensor,
+                                       const std::shared_ptr<void>& memory) {
+  auto context = std::make_unique<Export>();
+  context->memory = memory;
+  std::copy_n(tensor.shape, 4, context->shape);
+  std::copy_n(tensor.strides, 4, context->strides);
+  auto managed = std::make_unique<Managed>();
+  managed->dl_tensor = {memory.get(),    {kDLCPU, 0},      tensor.ndim, theirs(tensor.dtype),
+                        context->shape, context->strides, 0};
+  managed->deleter = delete_export<Managed>;
+  managed->manager_ctx = context.release();
+  return managed;
+}
+
+py::capsule make_capsule(void* managed, const char* name, PyCapsule_Destructor drop) {
+  PyObject* capsule = PyCapsule_New(managed, name, drop);
+  if (!capsule) throw py::error_already_set();
+  return py::reinterpret_steal<py::capsule>(capsule);
+}
+
+py::capsule dlpack_method(const ResultTensor& self, py::handle, py::handle max_version, py::handle,
+                          py::handle) {
+  const bool is_versioned =
+      !max_version.is_none() && py::cast<int>(max_version[py::int_(0)]) >= DLPACK_MAJOR_VERSION;
+  return self.dlpack(is_versioned);
+}
+
+}  // namespace
+
+attnext_dtype dlpack_dtype(const DLDataType& type) {
+  for (const DTypePair& pair : kDTypePairs) {
+    if (pair.theirs.code == type.code && pair.theirs.bits == type.bits && type.lanes == 1)
+      return pair.ours;
+  }
+  return ATTNEXT_ABSENT;
+}
+
+BorrowedTensor::BorrowedTensor(py::handle producer) {
+  const py::object capsule = request_capsule(producer);
+  if (PyCapsule_IsValid(capsule.ptr(), kVersionedName)) {
+    versioned_ = static_cast<DLManagedTensorVersioned*>(
+        PyCapsule_GetPointer(capsule.ptr(), kVersionedName));
+    PyCapsule_SetName(capsule.ptr(), "used_dltensor_versioned");
+    if (versioned_->version.major > DLPACK_MAJOR_VERSION) {
+      const auto major = versioned_->version.major;
+      std::exchange(*this, BorrowedTensor());  // the only field of an unknown version is its deleter
+      raise(PyExc_BufferError, type_name(producer), " exports DLPack ", major,
+            ", newer than the 1.x understood here");
+    }
+  } else if (PyCapsule_IsValid(capsule.ptr(), kLegacyName)) {
+    legacy_ = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), kLegacyName));
+    PyCapsule_SetName(capsule.ptr(), "used_dltensor");
+  } else {
+    raise(PyExc_TypeError, type_name(producer), ".__dlpack__() returned no DLPack capsule");
+  }
+}
+
+BorrowedTensor::~BorrowedTensor() {
+  if (versioned_ && versioned_->deleter) versioned_->deleter(versioned_);
+  if (legacy_ && legacy_->deleter) legacy_->deleter(legacy_);
+}
+
+ResultTensor::ResultTensor(const attnext_tensor& tensor, int64_t num_bytes)
+    : memory_(::operator new(static_cast<size_t>(num_bytes), kAlignment),
+              [](void* memory) { ::operator delete(memory, kAlignment); }),
+      tensor_(tensor) {}
+
+py::capsule ResultTensor::dlpack(bool is_versioned) const {
+  if (!is_versioned) {
+    auto managed = export_tensor<DLManagedTensor>(tensor_, memory_);
+    return make_capsule(managed.release(), kLegacyName, [](PyObject* capsule) {
+      drop_capsule<DLManagedTensor>(capsule, kLegacyName);
+    });
+  }
+  auto managed = export_tensor<DLManagedTensorVersioned>(tensor_, memory_);
+  managed->version = {DLPACK_MAJOR_VERSION, 0};
+  managed->flags = 0;
+  return make_capsule(managed.release(), kVersionedName, [](PyObject* capsule) {
+    drop_capsule<DLManagedTensorVersioned>(capsule, kVersionedName);
+  });
+}
+
+void register_result_tensor(py::module_& m) {
+  py::class_<ResultTensor>(m, "ResultTensor", "A result that another library takes by from_dlpack.")
+      .def("__dlpack__", &dlpack_method, py::kw_only(), py::arg("stream") = py::none(),
+           py::arg("max_version") = py::none(), py::arg("dl_device") = py::none(),
+           py::arg("copy") = py::none())
+      .def("__dlpack_device__",
+           [](const ResultTensor&) { return py::make_tuple(static_cast<int>(kDLCPU), 0); });
+}
+
+}  // namespace attnext::bindings

@@ -1,0 +1,30 @@
+// The passes as Python calls them: arrays in, one function of the C interface, arrays out.
+#pragma once
+
+#include "bindings/inputs.h"
+
+namespace attnext::bindings {
+
+py::object forward(py::handle q, py::handle k, py::handle v, const py::tuple& options,
+                   bool return_lse, py::handle out, uint32_t dropout_stream);
+
+py::tuple backward(py::handle dout, py::handle q, py::handle k, py::handle v, py::handle out,
+                   py::handle lse, py::handle dlse, const py::tuple& options,
+                   uint32_t dropout_stream);
+
+py::object weights(py::handle q, py::handle k, const py::tuple& options, py::handle rows);
+
+py::tuple stats(py::handle q, py::handle k, const py::tuple& options);
+
+py::tuple merge(const py::sequence& outs, const py::sequence& lses, py::handle layout);
+
+py::array dropout_mask(const py::sequence& shape, py::handle dropout, py::handle seed,
+                       uint32_t stream);
+
+// The JSON text of attnext_explain.
+std::string explain(py::handle q, py::handle k, py::handle v, const py::tuple& options);
+
+// Has the library check a call without values, so that its lengths may be read here.
+void check_inputs(const Inputs& inputs);
+
+}  // namespace attnext::bindings

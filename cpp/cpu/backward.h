@@ -1,0 +1,250 @@
+// Backward: one pass of five products. An item owns a chunk of keys of one (sequence, key head), keeps their dk and dv,
+// and goes over the queries that see it; dq and other per-row sums are passed on along the relay (relay.h), so that every
+// sum has one order and memory stays O(seqlen).
+#pragma once
+
+#include "cpu/backward_sums.h"
+
+namespace attnext::cpu {
+namespace ATTNEXT_ISA_NAMESPACE {
+
+// Adds what the item found for a block's rows to the sums all items share. Only in its turn.
+template <class A, class Term>
+static void add_block(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g, Span rows,
+                      BackwardScratch<A>& w) {
+  const Problem& p = params.problem;
+  const int64_t width = padded<A>(p.head_dim);
+  const Vec<A> one = splat<A>(A(1));
+  alignas(kVectorBytes) A ones[kPanelLanes<A>];
+  for (int i = 0; i < kPanelLanes<A>; i += kLanes<A>) store<A>(ones + i, one);
+  for (int i = 0; i < w.num_panels; ++i) {
+    const GradientPanel<A>& panel = w.panels[i];
+    const TensorView natural = {w.dq, {}, {0, 0, width, 1}, 4, static_cast<int32_t>(kAccumulatorDType<A>)};
+    if constexpr (!Term::kHasWeight)
+      store_transposed<A>(panel.panel, panel.dq_t, ones, p.head_dim, natural,
+                          [&](int64_t row) { return reinterpret_cast<char*>(w.dq + (row - rows.begin) * width); });
+    for (int64_t row = panel.panel.rows.begin; row < panel.panel.rows.end; ++row) {
+      const int64_t at = row_base(sums, g) + row, lane = row - panel.panel.rows.begin;
+      if (sums.scale) sums.scale[at] += panel.sums.scale[lane];
+      if (sums.slope) sums.slope[at] += panel.sums.slope[lane];
+      if (sums.bias) sums.bias[at] += panel.sums.bias[lane];
+    }
+  }
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    A* out = sums.dq ? sums.dq + (row_base(sums, g) + row) * width : reinterpret_cast<A*>(row_pointer(g, params.dq, row));
+    const A* in = w.dq + (row - rows.begin) * width;
+    for (int64_t d = 0; d < p.head_dim; ++d) out[d] += in[d];
+  }
+}
+
+// The chunk's dk and dv, whole now, leave in the caller's type.
+template <class A>
+static void store_chunk(const BackwardParams& params, const Group& g, Span chunk, BackwardScratch<A>& w) {
+  const Problem& p = params.problem;
+  const int64_t width = padded<A>(p.head_dim), width_v = padded<A>(p.head_dim_v);
+  for (int64_t key = chunk.begin; key < chunk.end; ++key) {
+    A *dk = w.dk + (key - chunk.begin) * width, *dv = w.dv + (key - chunk.begin) * width_v;
+    if (p.score == Score::kCosine) {
+      load_row<A>(key_pointer(g, p.k, key), dtype_of(p.k), p.k.strides[3], p.head_dim, w.q);
+      unnormalise_gradient<A>(w.q, width, dk);
+    }
+    store_row<A>(key_pointer(g, params.dk, key), dtype_of(params.dk), params.dk.strides[3], p.head_dim, dk);
+    store_row<A>(key_pointer(g, params.dv, key), dtype_of(params.dv), params.dv.strides[3], p.head_dim_v, dv);
+  }
+}
+
+template <class A>
+static void fill_key_padding(const BackwardParams& params, const Group& g) {
+  const Problem& p = params.problem;
+  if (p.is_packed) return;
+  for (int64_t key = g.mask.seqlen_k; key < p.seqlen_k; ++key) {
+    fill_row<A>(key_pointer(g, params.dk, key), params.dk, p.head_dim, A(0));
+    fill_row<A>(key_pointer(g, params.dv, key), params.dv, p.head_dim_v, A(0));
+  }
+}
+
+template <class A>
+static void load_additive_weight(const Group& g, BackwardScratch<A>& w) {
+  const Problem& p = *g.problem;
+  const int64_t width = padded<A>(p.head_dim);
+  std::memset(w.weight, 0, sizeof(A) * p.group_size * width);
+  std::memset(w.dweight, 0, sizeof(A) * p.group_size * width);
+  for (int64_t head = 0; head < p.group_size; ++head)
+    for (int64_t d = 0; d < p.head_dim; ++d)
+      w.weight[head * width + d] = static_cast<A>(p.weight[(g.head_kv * p.group_size + head) * p.head_dim + d]);
+}
+
+// What an item adds per key or per head goes to places of its own.
+template <class A>
+static void store_item_sums(const BackwardSums<A>& sums, const Group& g, Span chunk, int64_t item,
+                            BackwardScratch<A>& w) {
+  const Problem& p = *g.problem;
+  const int64_t width = padded<A>(p.head_dim);
+  if (sums.weight)
+    std::memcpy(sums.weight + item * p.group_size * width, w.dweight, sizeof(A) * p.group_size * width);
+  if (sums.bias_sum != BiasSum::kPerKey) return;
+  for (int64_t head = 0; head < p.group_size; ++head)
+    std::memcpy(sums.bias_keys + sums.keys_before[g.sequence] * p.num_heads_q +
+                    (g.head_kv * p.group_size + head) * g.mask.seqlen_k + chunk.begin,
+                w.bias_keys + head * kChunkKeys, sizeof(A) * (chunk.end - chunk.begin));
+}
+
+template <class A, class Term>
+static void backward_item(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g, Span chunk,
+                          int64_t item, const Predecessors& before, BackwardScratch<A>& w) {
+  const Problem& p = params.problem;
+  const RowSumsWanted wanted = {sums.scale != nullptr, sums.slope != nullptr, sums.bias != nullptr};
+  const Padding padding = Term::kIsBilinear ? Padding::kNone : Padding::kZeros;
+  const RowBlock<A> k = load_keys<A>(g, chunk, padding, w.k), v = load_values<A>(g, chunk, Padding::kNone, w.v);
+  std::memset(w.dk, 0, sizeof(A) * (chunk.end - chunk.begin) * padded<A>(p.head_dim));
+  std::memset(w.dv, 0, sizeof(A) * (chunk.end - chunk.begin) * padded<A>(p.head_dim_v));
+  std::memset(w.bias_keys, 0, sizeof(A) * p.group_size * kChunkKeys);
+  if (p.weight) load_additive_weight<A>(g, w);
+  const Span queries = chunk.begin < chunk.end ? visible_queries(g.mask, chunk) : Span{0, 0};
+  const Span blocks = {queries.begin * p.group_size / kTileQ<A>, divide_up(queries.end * p.group_size, kTileQ<A>)};
+  wait_for(before, sums.progress, blocks.begin);
+  publish(sums.progress + item, blocks.begin);
+  for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+    const Span rows = {block * kTileQ<A>, min_of((block + 1) * kTileQ<A>, g.num_rows)};
+    load_gradient_block<A>(params, sums, g, rows, w);
+    if constexpr (Term::kHasWeight)
+      std::memset(w.dq, 0, sizeof(A) * (rows.end - rows.begin) * padded<A>(p.head_dim));
+    if (sums.bias_sum == BiasSum::kDense) wait_for(before, sums.progress, block + 1);
+    for (int64_t key = chunk.begin; key < chunk.end; key += kTileK) {
+      const int64_t first = key - chunk.begin;
+      differentiate_block<A, Term>(sums, wanted, g, rows, chunk, {key, min_of(key + kTileK, chunk.end)},
+                                   {k.data + first * k.stride, k.stride}, {v.data + first * v.stride, v.stride}, w);
+    }
+    wait_for(before, sums.progress, block + 1);
+    add_block<A, Term>(params, sums, g, rows, w);
+    publish(sums.progress + item, block + 1);
+  }
+  store_chunk<A>(params, g, chunk, w);
+  store_item_sums<A>(sums, g, chunk, item, w);
+  wait_for(before, sums.progress, kFinished);
+  publish(sums.progress + item, kFinished);
+}
+
+// The item before `place` in the order of a shared dense bias gradient: of the same chunk, in the nearest head or sequence
+// before that its bias is shared with.
+static int64_t bias_predecessor(const Problem& p, const TensorView& dbias, const Schedule& items, const Place& place,
+                                int64_t chunk) {
+  const bool shares_heads = dbias.shape[1] == 1, shares_batch = dbias.shape[0] == 1;
+  int64_t sequence = place.sequence, head = place.head_kv;
+  while (true) {
+    if (shares_heads && head > 0) {
+      --head;
+    } else if (shares_batch && sequence > 0) {
+      --sequence;
+      if (shares_heads) head = p.num_heads_kv - 1;
+    } else {
+      return -1;
+    }
+    const int64_t chunks = (items.first[sequence + 1] - items.first[sequence]) / p.num_heads_kv;
+    if (chunk < chunks) return items.first[sequence] + head * chunks + chunks - 1 - chunk;
+  }
+}
+
+// Room for the shared sums; counted, then carved.
+template <class A>
+static void carve_sums(const BackwardParams& params, int64_t items, Arena* arena, BackwardSums<A>* sums) {
+  const Problem& p = params.problem;
+  const int64_t rows = sums->queries_before[p.batch] * p.num_heads_q, keys = sums->keys_before[p.batch];
+  const int64_t width = padded<A>(p.head_dim);
+  const auto take_if = [&](bool is_wanted, int64_t count) {
+    return is_wanted ? take<A>(arena, max_of(count, 1)) : nullptr;
+  };
+  sums->bias_sum = bias_sum_of(params);
+  sums->progress = take<int64_t>(arena, items);
+  sums->lse_log2 = take<A>(arena, rows);
+  sums->delta = take<A>(arena, rows);
+  sums->scale = take_if(params.dscale != nullptr, rows);
+  sums->slope = take_if(params.dalibi_slopes != nullptr, rows);
+  sums->bias = take_if(sums->bias_sum == BiasSum::kPerRow, rows);
+  sums->bias_keys = take_if(sums->bias_sum == BiasSum::kPerKey, keys * p.num_heads_q);
+  sums->weight = take_if(params.dweight != nullptr, items * p.group_size * width);
+  sums->dq = take_if(!adds_to_dq<A>(params), rows * width);
+  const bool is_dense = sums->bias_sum == BiasSum::kDense;
+  const bool adds_to_dbias = is_dense && dtype_of(params.dbias) == kAccumulatorDType<A>;
+  A* dense = take_if(is_dense && !adds_to_dbias, is_dense ? num_elements(params.dbias) : 0);
+  if (!is_dense) return;
+  sums->dbias = adds_to_dbias ? broadcast_view(params.dbias)
+                              : accumulators_like(params.dbias, kAccumulatorDType<A>, dense);
+}
+
+// Everything that is summed over items once all are done.
+template <class A>
+static void finish_sums(const BackwardParams& params, const BackwardSums<A>& sums, const Schedule& items) {
+  const Problem& p = params.problem;
+  const bool has_small_bias = sums.bias_sum == BiasSum::kPerRow || sums.bias_sum == BiasSum::kPerKey;
+  const Memory memory(has_small_bias ? static_cast<int64_t>(sizeof(double)) * num_elements(params.dbias) : 0);
+  TensorView totals{};
+  if (has_small_bias) {
+    totals = accumulators_like(params.dbias, DType::kFloat64, memory.data());
+    std::memset(memory.data(), 0, sizeof(double) * num_elements(params.dbias));
+  }
+  for (int64_t i = 0; i < p.batch * p.num_heads_kv; ++i) {
+    const Group g = group_of(p, i / p.num_heads_kv, i % p.num_heads_kv);
+    if (params.dscale) sum_rows_by_head<A>(sums, g, sums.scale, params.dscale);
+    if (params.dalibi_slopes) sum_rows_by_head<A>(sums, g, sums.slope, params.dalibi_slopes);
+    if (params.dweight) sum_weights<A>(params, sums, items, g);
+    if (params.dscore_bias) sum_score_bias<A>(params, sums, g);
+    if (has_small_bias) sum_bias_of_group<A>(sums, g, totals);
+  }
+  if (has_small_bias) copy_tensor<double>(static_cast<const double*>(totals.data), params.dbias);
+  if (sums.bias_sum == BiasSum::kDense && sums.dbias.data != params.dbias.data)
+    copy_tensor<A>(static_cast<const A*>(sums.dbias.data), params.dbias);
+}
+
+template <class A, class Term>
+static void run_backward(const BackwardParams& params) {
+  const Problem& p = params.problem;
+  const Memory tables(static_cast<int64_t>(sizeof(int64_t)) * 3 * (p.batch + 1));
+  int64_t* first = reinterpret_cast<int64_t*>(tables.data());
+  BackwardSums<A> sums{};
+  sums.queries_before = first + (p.batch + 1);
+  sums.keys_before = first + 2 * (p.batch + 1);
+  sums.queries_before[0] = sums.keys_before[0] = 0;
+  const Schedule items = make_schedule(p, first, [&](int64_t sequence) {
+    const Mask& m = p.sequences[sequence].mask;
+    sums.queries_before[sequence + 1] = sums.queries_before[sequence] + m.seqlen_q;
+    sums.keys_before[sequence + 1] = sums.keys_before[sequence] + m.seqlen_k;
+    return max_of(1, divide_up(m.seqlen_k, kChunkKeys));
+  });
+  Arena sums_counter{nullptr, 0};
+  carve_sums<A>(params, num_items(items), &sums_counter, &sums);
+  const Memory sums_memory(sums_counter.used);
+  Arena sums_arena{sums_memory.data(), 0};
+  carve_sums<A>(params, num_items(items), &sums_arena, &sums);
+  std::memset(sums.progress, 0, sizeof(int64_t) * num_items(items));
+  if (sums.bias_sum == BiasSum::kDense && sums.dbias.data == params.dbias.data) copy_tensor<A>(nullptr, params.dbias);
+  if (sums.bias_sum == BiasSum::kDense && sums.dbias.data != params.dbias.data)
+    std::memset(sums.dbias.data, 0, sizeof(A) * num_elements(params.dbias));
+  const int workers = num_workers(num_items(items), score_flops(p, 5));
+  const Scratches<BackwardScratch<A>, carve_backward<A>> scratch(p, workers);
+  const int64_t groups = p.batch * p.num_heads_kv;
+  run_items(groups, workers, [&](int64_t item, int) {
+    prepare_group<A>(params, sums, group_of(p, item / p.num_heads_kv, item % p.num_heads_kv));
+  });
+  run_items(num_items(items), workers, [&](int64_t item, int worker) {
+    BackwardScratch<A> w = scratch[worker];
+    const Place place = place_of(items, item);
+    const Group g = group_of(p, place.sequence, place.head_kv);
+    // Last chunk first: under a causal mask it starts furthest down the queries, and nobody waits for it there.
+    const int64_t chunks = max_of(1, divide_up(g.mask.seqlen_k, kChunkKeys)), chunk = chunks - 1 - place.index;
+    if (place.index == 0) fill_key_padding<A>(params, g);
+    const int64_t same_bias =
+        sums.bias_sum == BiasSum::kDense ? bias_predecessor(p, params.dbias, items, place, chunk) : -1;
+    backward_item<A, Term>(params, sums, g, {chunk * kChunkKeys, min_of((chunk + 1) * kChunkKeys, g.mask.seqlen_k)},
+                           item, {place.index > 0 ? item - 1 : -1, same_bias}, w);
+  });
+  finish_sums<A>(params, sums, items);
+  if (!sums.dq) return;
+  run_items(groups, workers, [&](int64_t item, int worker) {
+    BackwardScratch<A> w = scratch[worker];
+    finish_dq<A>(params, sums, group_of(p, item / p.num_heads_kv, item % p.num_heads_kv), w.q);
+  });
+}
+
+}  // namespace ATTNEXT_ISA_NAMESPACE
+}  // namespace attnext::cpu

@@ -1,0 +1,153 @@
+// What surrounds the five products of backward: delta before them; afterwards the sums that became whole only when every
+// item was done, added up in index order.
+#pragma once
+
+#include "cpu/backward_block.h"
+
+namespace attnext::cpu {
+namespace ATTNEXT_ISA_NAMESPACE {
+
+// dq is added to where it lies if it is of the accumulator type and nothing remains to be done to a row at the end.
+template <class A>
+static bool adds_to_dq(const BackwardParams& params) {
+  const TensorView& dq = params.dq;
+  return dtype_of(dq) == kAccumulatorDType<A> && (dq.strides[3] == 1 || dq.shape[3] == 1) &&
+         params.problem.score != Score::kCosine;
+}
+
+template <class A>
+static double row_delta(const BackwardParams& params, const Group& g, int64_t row) {
+  const char *out = row_pointer(g, params.out, row), *dout = row_pointer(g, params.dout, row);
+  const int64_t count = params.problem.head_dim_v;
+  Vec<A> sum{};
+  for (int64_t d = 0; d < count; d += kLanes<A>) {
+    const int64_t columns = min_of(kLanes<A>, count - d);
+    sum += load_elements<A>(out, dtype_of(params.out), params.out.strides[3], d, columns) *
+           load_elements<A>(dout, dtype_of(params.dout), params.dout.strides[3], d, columns);
+  }
+  const A dlse = is_present(params.dlse) ? read_element<A>(row_pointer(g, params.dlse, row), dtype_of(params.dlse)) : A(0);
+  return static_cast<double>(horizontal_sum<A>(sum) - dlse);
+}
+
+// Row constants of one group, its dsinks, and zeros where sums will be added.
+template <class A>
+static void prepare_group(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g) {
+  const Problem& p = params.problem;
+  const int64_t base = row_base(sums, g), width = padded<A>(p.head_dim);
+  for (int64_t row = 0; row < g.num_rows; ++row) {
+    const double delta = row_delta<A>(params, g, row);
+    const double lse = read_element<double>(row_pointer(g, params.lse, row), dtype_of(params.lse));
+    sums.delta[base + row] = static_cast<A>(delta);
+    sums.lse_log2[base + row] = static_cast<A>(row_lse_log2(lse));
+    for (A* zeroed : {sums.scale, sums.slope, sums.bias})
+      if (zeroed) zeroed[base + row] = A(0);
+    if (sums.dq) std::memset(sums.dq + (base + row) * width, 0, sizeof(A) * width);
+    const int64_t head = head_of(g, row);
+    if (params.dsinks && lse != -__builtin_inf())
+      params.dsinks[g.sequence * p.num_heads_q + head] += sink_gradient(exp(p.sinks[head] - lse), delta);
+  }
+  const int64_t last = p.is_packed ? g.num_rows : p.seqlen_q * p.group_size;
+  for (int64_t row = sums.dq ? g.num_rows : 0; row < last; ++row)
+    fill_row<A>(row_pointer(g, params.dq, row), params.dq, p.head_dim, A(0));
+}
+
+// Accumulated rows -> dq: conversion, and for cosine the step from the normalised row to the row.
+template <class A>
+static void finish_dq(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g, A* row_scratch) {
+  const Problem& p = params.problem;
+  const int64_t width = padded<A>(p.head_dim);
+  for (int64_t row = 0; row < g.num_rows; ++row) {
+    A* dq = sums.dq + (row_base(sums, g) + row) * width;
+    if (p.score == Score::kCosine) {
+      load_row<A>(row_pointer(g, p.q, row), dtype_of(p.q), p.q.strides[3], p.head_dim, row_scratch);
+      unnormalise_gradient<A>(row_scratch, width, dq);
+    }
+    store_row<A>(row_pointer(g, params.dq, row), dtype_of(params.dq), params.dq.strides[3], p.head_dim, dq);
+  }
+}
+
+// dscore_bias joins q before the tanh: its gradient is the sum of dq over the rows of a head.
+template <class A>
+static void sum_score_bias(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g) {
+  const Problem& p = params.problem;
+  for (int64_t row = 0; row < g.num_rows; ++row) {
+    double* out = params.dscore_bias + (g.sequence * p.num_heads_q + head_of(g, row)) * p.head_dim;
+    const char* dq = sums.dq ? reinterpret_cast<const char*>(sums.dq + (row_base(sums, g) + row) * padded<A>(p.head_dim))
+                             : row_pointer(g, params.dq, row);
+    for (int64_t d = 0; d < p.head_dim; ++d) out[d] += static_cast<double>(reinterpret_cast<const A*>(dq)[d]);
+  }
+}
+
+template <class A>
+static void sum_rows_by_head(const BackwardSums<A>& sums, const Group& g, const A* rows, double* out) {
+  const Problem& p = *g.problem;
+  for (int64_t row = 0; row < g.num_rows; ++row)
+    out[g.sequence * p.num_heads_q + head_of(g, row)] += static_cast<double>(rows[row_base(sums, g) + row]);
+}
+
+template <class A>
+static void sum_weights(const BackwardParams& params, const BackwardSums<A>& sums, const Schedule& items,
+                        const Group& g) {
+  const Problem& p = params.problem;
+  const int64_t width = padded<A>(p.head_dim);
+  const int64_t per_head = (items.first[g.sequence + 1] - items.first[g.sequence]) / p.num_heads_kv;
+  const int64_t first = items.first[g.sequence] + g.head_kv * per_head;
+  for (int64_t item = first; item < first + per_head; ++item)
+    for (int64_t head = 0; head < p.group_size; ++head) {
+      const A* part = sums.weight + (item * p.group_size + head) * width;
+      double* out = params.dweight + (g.sequence * p.num_heads_q + g.head_kv * p.group_size + head) * p.head_dim;
+      for (int64_t d = 0; d < p.head_dim; ++d) out[d] += static_cast<double>(part[d]);
+    }
+}
+
+// A bias broadcast over keys or queries: its O(seqlen) sums, added in the order of sequence, head, position.
+template <class A>
+static void sum_bias_of_group(const BackwardSums<A>& sums, const Group& g, const TensorView& totals) {
+  const Problem& p = *g.problem;
+  double* out = static_cast<double*>(totals.data) + g.sequence * totals.strides[0];
+  if (sums.bias_sum == BiasSum::kPerRow) {
+    for (int64_t row = 0; row < g.num_rows; ++row)
+      out[head_of(g, row) * totals.strides[1] + query_of(g, row) * totals.strides[2]] +=
+          static_cast<double>(sums.bias[row_base(sums, g) + row]);
+    return;
+  }
+  const int64_t num_keys = g.mask.seqlen_k;
+  for (int64_t head = 0; head < p.group_size; ++head) {
+    const int64_t head_q = g.head_kv * p.group_size + head;
+    const A* part = sums.bias_keys + sums.keys_before[g.sequence] * p.num_heads_q + head_q * num_keys;
+    for (int64_t key = 0; key < num_keys; ++key)
+      out[head_q * totals.strides[1] + key * totals.strides[3]] += static_cast<double>(part[key]);
+  }
+}
+
+// Contiguous accumulators in the shape of `t`, as a broadcast view.
+static TensorView accumulators_like(const TensorView& t, DType dtype, void* data) {
+  TensorView view = t;
+  view.data = data;
+  view.dtype = static_cast<int32_t>(dtype);
+  int64_t stride = 1;
+  for (int axis = 3; axis >= 0; --axis) {
+    view.strides[axis] = stride;
+    stride *= t.shape[axis];
+  }
+  return broadcast_view(view);
+}
+
+ATTNEXT_HD int64_t num_elements(const TensorView& t) { return t.shape[0] * t.shape[1] * t.shape[2] * t.shape[3]; }
+
+// out <- in, element by element, of one shape; `in` null: zeros.
+template <class From>
+static void copy_tensor(const From* in, const TensorView& out) {
+  const int64_t* shape = out.shape;
+  for (int64_t i = 0, at = 0; i < shape[0]; ++i)
+    for (int64_t j = 0; j < shape[1]; ++j)
+      for (int64_t k = 0; k < shape[2]; ++k)
+        for (int64_t l = 0; l < shape[3]; ++l, ++at) {
+          const int64_t index = i * out.strides[0] + j * out.strides[1] + k * out.strides[2] + l * out.strides[3];
+          write_element<From>(static_cast<char*>(out.data) + index * size_of(dtype_of(out)), dtype_of(out),
+                              in ? in[at] : From(0));
+        }
+}
+
+}  // namespace ATTNEXT_ISA_NAMESPACE
+}  // namespace attnext::cpu

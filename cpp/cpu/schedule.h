@@ -1,0 +1,121 @@
+// Which independent pieces a pass is cut into, and the scratch memory its workers share out. Cuts depend on the shape of
+// a sequence alone, never on threads or batch, so that bits do not either.
+#pragma once
+
+#include "cpu/isa.h"
+#include "cpu/parallel.h"
+#include "cpu/tile/rows.h"
+
+namespace attnext::cpu {
+namespace ATTNEXT_ISA_NAMESPACE {
+
+// Memory that is released when the pass is left, by an exception too.
+class Memory {
+ public:
+  explicit Memory(int64_t bytes) : data_(static_cast<char*>(allocate(bytes))) {}
+  ~Memory() { release(data_); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  char* data() const { return data_; }
+
+ private:
+  char* data_;
+};
+
+// Hands out aligned pieces. Started from null it only counts: the same carving code says how much it needs.
+struct Arena {
+  char* base;
+  int64_t used;
+};
+
+template <class T>
+static T* take(Arena* arena, int64_t count) {
+  constexpr int64_t kAlignment = 64;
+  char* piece = arena->base + arena->used;
+  arena->used += round_up(count * static_cast<int64_t>(sizeof(T)), kAlignment);
+  return reinterpret_cast<T*>(piece);
+}
+
+// Scratch memory of all workers of a pass, carved for each on demand.
+template <class Scratch, Scratch (*kCarve)(const Problem&, Arena*)>
+class Scratches {
+ public:
+  Scratches(const Problem& problem, int workers)
+      : problem_(problem), bytes_(bytes_of(problem)), memory_(bytes_ * workers) {}
+  Scratch operator[](int worker) const {
+    Arena arena{memory_.data() + worker * bytes_, 0};
+    return kCarve(problem_, &arena);
+  }
+
+ private:
+  static int64_t bytes_of(const Problem& problem) {
+    Arena counter{nullptr, 0};
+    kCarve(problem, &counter);
+    return counter.used;
+  }
+
+  const Problem& problem_;
+  int64_t bytes_;
+  Memory memory_;
+};
+
+// A list of items, `per_head` of them for each key head of each sequence.
+struct Schedule {
+  int64_t* first;  // [batch + 1]: the items before each sequence
+  int64_t num_heads;
+  int64_t batch;
+};
+
+struct Place {
+  int64_t sequence, head_kv, index;  // the item's index within its head
+};
+
+ATTNEXT_HD int64_t num_items(const Schedule& s) { return s.first[s.batch]; }
+
+// `first` has room for batch + 1; `per_head(sequence)` items each.
+template <class F>
+static Schedule make_schedule(const Problem& p, int64_t* first, F&& per_head) {
+  first[0] = 0;
+  for (int64_t i = 0; i < p.batch; ++i) first[i + 1] = first[i] + p.num_heads_kv * per_head(i);
+  return {first, p.num_heads_kv, p.batch};
+}
+
+static Place place_of(const Schedule& s, int64_t item) {
+  int64_t low = 0, high = s.batch;
+  while (high - low > 1) {
+    const int64_t middle = (low + high) / 2;
+    (s.first[middle] <= item ? low : high) = middle;
+  }
+  const int64_t per_head = (s.first[low + 1] - s.first[low]) / s.num_heads, within = item - s.first[low];
+  return {low, within / per_head, within % per_head};
+}
+
+// Runs `work(item, worker)` over all items.
+template <class F>
+static void run_items(int64_t count, int workers, F&& work) {
+  parallel_for(
+      count, workers, [](void* context, int64_t item, int worker) { (*static_cast<F*>(context))(item, worker); },
+      const_cast<void*>(static_cast<const void*>(&work)));
+}
+
+// Multiply-adds of one pass over all visible scores, counted twice as usual; masks by tensor are not looked into.
+static double score_flops(const Problem& p, double products) {
+  double pairs = 0;
+  for (int64_t i = 0; i < p.batch; ++i) {
+    const Mask& m = p.sequences[i].mask;
+    if (m.seqlen_q == 0) continue;
+    // Both ends of the visible interval are near enough linear in the query for an estimate from three of them.
+    const int64_t at[3] = {0, m.seqlen_q / 2, m.seqlen_q - 1};
+    double visible = 0;
+    for (int64_t query : at) {
+      const Span keys = visible_keys(m, query);
+      visible += static_cast<double>(keys.end - keys.begin) / 3;
+    }
+    pairs += visible * static_cast<double>(m.seqlen_q);
+  }
+  const double width = static_cast<double>(p.head_dim + p.head_dim_v) / 2 + 8;
+  return 2 * products * pairs * static_cast<double>(p.num_heads_q) * width * (p.score == Score::kAdditive ? 10 : 1);
+}
+
+}  // namespace ATTNEXT_ISA_NAMESPACE
+}  // namespace attnext::cpu

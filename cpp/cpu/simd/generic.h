@@ -1,0 +1,59 @@
+// Leaf operations in plain vector extensions: any machine (x86-64 baseline, NEON).
+#pragma once
+
+#include <cmath>
+
+#include "cpu/simd/bits.h"
+
+namespace attnext::cpu {
+namespace ATTNEXT_ISA_NAMESPACE {
+
+// The second operand where either is NaN.
+template <class A>
+ATTNEXT_HD Vec<A> maximum(Vec<A> a, Vec<A> b) {
+  return select<A>(a > b, a, b);
+}
+
+template <class A>
+ATTNEXT_HD Vec<A> square_root(Vec<A> x) {
+  for (int i = 0; i < kLanes<A>; ++i) x[i] = sizeof(A) == 4 ? __builtin_sqrtf(x[i]) : __builtin_sqrt(x[i]);
+  return x;
+}
+
+template <class A>
+ATTNEXT_HD bool any(IntVec<A> mask) {
+  typename VectorOf<A>::IntegerScalar bits = 0;
+  for (int i = 0; i < kLanes<A>; ++i) bits |= mask[i];
+  return bits != 0;
+}
+
+// Adding 1.5 2^(mantissa bits) leaves no room for a fraction. |x| < 2^22 (2^51): exponents are far below.
+template <class A>
+ATTNEXT_HD Vec<A> round_to_whole(Vec<A> x) {
+  const Vec<A> magic = splat<A>(sizeof(A) == 4 ? A(12582912.0) : A(6755399441055744.0));
+  return (x + magic) - magic;
+}
+template <class A>
+ATTNEXT_HD Vec<A> scale_by_power(Vec<A> p, Vec<A> n) {
+  return scale_exponent<A>(p, n);
+}
+
+ATTNEXT_HD Vec<float> load_half(const uint16_t* p) {
+  Vec<float> x;
+  for (int i = 0; i < kLanes<float>; ++i) x[i] = half_value(p[i]);
+  return x;
+}
+ATTNEXT_HD void store_half(uint16_t* p, Vec<float> x) {
+  for (int i = 0; i < kLanes<float>; ++i) p[i] = half_bits(x[i]);
+}
+ATTNEXT_HD Vec<float> load_bfloat(const uint16_t* p) {
+  Vec<float> x;
+  for (int i = 0; i < kLanes<float>; ++i) x[i] = bfloat_value(p[i]);
+  return x;
+}
+ATTNEXT_HD void store_bfloat(uint16_t* p, Vec<float> x) {
+  for (int i = 0; i < kLanes<float>; ++i) p[i] = bfloat_bits(x[i]);
+}
+
+}  // namespace ATTNEXT_ISA_NAMESPACE
+}  // namespace attnext::cpu

@@ -1,0 +1,134 @@
+// How stored elements become lanes and lanes become stored elements: every dtype, any stride.
+#pragma once
+
+#include "attention/dtype.h"
+#include "attention/gradient.h"
+#include "cpu/simd/bits.h"
+#include "cpu/simd/math.h"
+
+namespace attnext::cpu {
+namespace ATTNEXT_ISA_NAMESPACE {
+
+template <class T>
+ATTNEXT_HD T read(const char* p) {
+  T x;
+  std::memcpy(&x, p, sizeof(T));
+  return x;
+}
+template <class T>
+ATTNEXT_HD void write(char* p, T x) {
+  std::memcpy(p, &x, sizeof(T));
+}
+
+template <class A>
+static A read_element(const char* p, DType dtype) {
+  switch (dtype) {
+    case DType::kFloat64: return static_cast<A>(read<double>(p));
+    case DType::kFloat32: return static_cast<A>(read<float>(p));
+    case DType::kFloat16: return static_cast<A>(half_value(read<uint16_t>(p)));
+    case DType::kBFloat16: return static_cast<A>(bfloat_value(read<uint16_t>(p)));
+    case DType::kBool: return static_cast<A>(*p != 0);
+    default: return A(0);
+  }
+}
+
+template <class A>
+static void write_element(char* p, DType dtype, A x) {
+  switch (dtype) {
+    case DType::kFloat64: return write(p, static_cast<double>(x));
+    case DType::kFloat32: return write(p, static_cast<float>(x));
+    case DType::kFloat16: return write(p, half_bits(static_cast<float>(x)));
+    case DType::kBFloat16: return write(p, bfloat_bits(static_cast<float>(x)));
+    default: return;
+  }
+}
+
+ATTNEXT_HD int64_t size_of(DType dtype) { return kDTypes[static_cast<int>(dtype)].size; }
+
+template <class A>
+constexpr DType kAccumulatorDType = sizeof(A) == 4 ? DType::kFloat32 : DType::kFloat64;
+
+// The first `count` of the row's elements from `begin` on, zeros in the lanes beyond.
+template <class A>
+ATTNEXT_HD Vec<A> load_elements(const char* row, DType dtype, int64_t stride, int64_t begin, int64_t count) {
+  const char* p = row + begin * stride * size_of(dtype);
+  if (stride == 1 && count == kLanes<A>) {
+    if (dtype == kAccumulatorDType<A>) return load_unaligned<A>(reinterpret_cast<const A*>(p));
+    if constexpr (sizeof(A) == 4) {
+      if (dtype == DType::kFloat16) return load_half(reinterpret_cast<const uint16_t*>(p));
+      if (dtype == DType::kBFloat16) return load_bfloat(reinterpret_cast<const uint16_t*>(p));
+    }
+  }
+  alignas(kVectorBytes) A staged[kLanes<A>] = {};
+  for (int64_t i = 0; i < count; ++i) staged[i] = read_element<A>(p + i * stride * size_of(dtype), dtype);
+  return load<A>(staged);
+}
+
+template <class A>
+ATTNEXT_HD void store_elements(char* row, DType dtype, int64_t stride, int64_t begin, int64_t count, Vec<A> x) {
+  char* p = row + begin * stride * size_of(dtype);
+  if (stride == 1 && count == kLanes<A>) {
+    if (dtype == kAccumulatorDType<A>) return store_unaligned<A>(reinterpret_cast<A*>(p), x);
+    if constexpr (sizeof(A) == 4) {
+      if (dtype == DType::kFloat16) return store_half(reinterpret_cast<uint16_t*>(p), x);
+      if (dtype == DType::kBFloat16) return store_bfloat(reinterpret_cast<uint16_t*>(p), x);
+    }
+  }
+  alignas(kVectorBytes) A staged[kLanes<A>];
+  store<A>(staged, x);
+  for (int64_t i = 0; i < count; ++i) write_element<A>(p + i * stride * size_of(dtype), dtype, staged[i]);
+}
+
+// A row as accumulators, zero-padded to whole vectors: `out` has room for round_up(count, kLanes).
+template <class A>
+static void load_row(const char* row, DType dtype, int64_t stride, int64_t count, A* out) {
+  for (int64_t i = 0; i < count; i += kLanes<A>)
+    store<A>(out + i, load_elements<A>(row, dtype, stride, i, min_of(kLanes<A>, count - i)));
+}
+
+template <class A>
+static void store_row(char* row, DType dtype, int64_t stride, int64_t count, const A* in) {
+  for (int64_t i = 0; i < count; i += kLanes<A>)
+    store_elements<A>(row, dtype, stride, i, min_of(kLanes<A>, count - i), load<A>(in + i));
+}
+
+template <class A>
+ATTNEXT_HD A horizontal_sum(Vec<A> x) {
+  A sum = 0;
+  for (int i = 0; i < kLanes<A>; ++i) sum += x[i];
+  return sum;
+}
+
+// Of two padded rows.
+template <class A>
+static A dot_product(const A* a, const A* b, int64_t count) {
+  Vec<A> sum{};
+  for (int64_t i = 0; i < count; i += kLanes<A>) sum += load<A>(a + i) * load<A>(b + i);
+  return horizontal_sum<A>(sum);
+}
+
+// 1 / |x| of a padded row; 0 for a zero vector, whose cosine with anything is 0 and has no gradient.
+template <class A>
+static A inverse_norm(const A* x, int64_t count) {
+  const A square = dot_product<A>(x, x, count);
+  return square == 0 ? A(0) : A(1) / static_cast<A>(__builtin_sqrt(static_cast<double>(square)));
+}
+
+template <class A>
+static void scale_row(A* x, int64_t count, A factor) {
+  for (int64_t i = 0; i < count; i += kLanes<A>) store<A>(x + i, load<A>(x + i) * factor);
+}
+
+// `gradient` by x / |x| becomes the gradient by x, of padded rows.
+template <class A>
+static void unnormalise_gradient(A* x, int64_t count, A* gradient) {
+  const A inverse = inverse_norm<A>(x, count);
+  scale_row<A>(x, count, inverse);
+  const A projection = dot_product<A>(gradient, x, count);
+  for (int64_t i = 0; i < count; i += kLanes<A>)
+    store<A>(gradient + i, normalised_gradient(load<A>(gradient + i), load<A>(x + i), splat<A>(projection),
+                                               splat<A>(inverse)));
+}
+
+}  // namespace ATTNEXT_ISA_NAMESPACE
+}  // namespace attnext::cpu

@@ -1,0 +1,75 @@
+// The online softmax over the panels of a query block: scores in, weights out, the running sums kept right.
+#pragma once
+
+#include "attention/softmax.h"
+#include "cpu/tile/panel.h"
+
+namespace attnext::cpu {
+namespace ATTNEXT_ISA_NAMESPACE {
+
+// One panel's rows so far. Scores to base 2; sums are relative to row_max.
+template <class A>
+struct RowState {
+  alignas(kVectorBytes) A row_max[kPanelLanes<A>];
+  alignas(kVectorBytes) A row_sum[kPanelLanes<A>];
+};
+
+template <class A>
+static void reset(RowState<A>* state) {
+  for (int i = 0; i < kPanelLanes<A>; ++i) {
+    state->row_max[i] = A(-__builtin_inf());
+    state->row_sum[i] = A(0);
+  }
+}
+
+// Four chains: one would wait out the latency of every maximum.
+template <class A>
+ATTNEXT_HD Vec<A> column_maximum(const A* s, int64_t stride, int64_t num_keys, Vec<A> start) {
+  Vec<A> chains[4] = {start, start, start, start};
+  int64_t key = 0;
+  for (; key + 4 <= num_keys; key += 4)
+    ATTNEXT_UNROLL for (int i = 0; i < 4; ++i) chains[i] = maximum<A>(chains[i], load<A>(s + (key + i) * stride));
+  for (; key < num_keys; ++key) chains[0] = maximum<A>(chains[0], load<A>(s + key * stride));
+  return maximum<A>(maximum<A>(chains[0], chains[1]), maximum<A>(chains[2], chains[3]));
+}
+
+// s <- p = 2^(s - row_max). Raises row_max, and rescales the sums and the accumulated o[head_dim_v][lanes] to it.
+template <class A>
+static void soften(int vectors, int64_t num_keys, int64_t head_dim_v, A* s, A* o_t, RowState<A>* state) {
+  const int lanes = vectors * kLanes<A>;
+  const Vec<A> empty = splat<A>(A(-__builtin_inf()));
+  for (int lane = 0; lane < lanes; lane += kLanes<A>) {
+    const Vec<A> old_max = load<A>(state->row_max + lane);
+    const Vec<A> row_max = column_maximum<A>(s + lane, lanes, num_keys, old_max);
+    // While every score is masked the weights are 2^(-infinity - 0) = 0, not 2^(-infinity + infinity).
+    const Vec<A> base = select<A>(row_max == empty, Vec<A>{}, row_max);
+    const Vec<A> rescale = exp2<A>(old_max - base);
+    Vec<A> sum{};
+    for (int64_t key = 0; key < num_keys; ++key) {
+      const Vec<A> p = exp2<A>(load<A>(s + key * lanes + lane) - base);
+      store<A>(s + key * lanes + lane, p);
+      sum += p;
+    }
+    store<A>(state->row_max + lane, row_max);
+    store<A>(state->row_sum + lane, load<A>(state->row_sum + lane) * rescale + sum);
+    if (!any<A>(rescale != splat<A>(A(1)))) continue;
+    for (int64_t d = 0; d < head_dim_v; ++d) store<A>(o_t + d * lanes + lane, load<A>(o_t + d * lanes + lane) * rescale);
+  }
+}
+
+// Joins `other`, of later keys, into `state`; both accumulated o likewise.
+template <class A>
+static void join_states(int lanes, int64_t head_dim_v, const RowState<A>& other, const A* other_o, RowState<A>* state,
+                        A* o_t) {
+  for (int lane = 0; lane < lanes; ++lane) {
+    const A joined = other.row_max[lane] > state->row_max[lane] ? other.row_max[lane] : state->row_max[lane];
+    const A mine = state_weight(state->row_max[lane], joined), theirs = state_weight(other.row_max[lane], joined);
+    state->row_max[lane] = joined;
+    state->row_sum[lane] = state->row_sum[lane] * mine + other.row_sum[lane] * theirs;
+    for (int64_t d = 0; d < head_dim_v; ++d)
+      o_t[d * lanes + lane] = o_t[d * lanes + lane] * mine + other_o[d * lanes + lane] * theirs;
+  }
+}
+
+}  // namespace ATTNEXT_ISA_NAMESPACE
+}  // namespace attnext::cpu

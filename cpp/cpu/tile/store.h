@@ -1,0 +1,47 @@
+// How a finished query block leaves: weights normalised, transposed back to rows, converted, and their lse.
+#pragma once
+
+#include "cpu/tile/softmax.h"
+
+namespace attnext::cpu {
+namespace ATTNEXT_ISA_NAMESPACE {
+
+// Turns a panel's state into what its accumulated o is multiplied by, and its lse.
+template <class A>
+static void finish_rows(const Group& g, const Panel<A>& panel, const RowState<A>& state, int64_t head_dim_v, A* o_t,
+                        A* factor, A* lse) {
+  const int lanes = lanes_of(panel);
+  for (int lane = 0; lane < lanes; ++lane) {
+    const int64_t row = min_of(panel.rows.begin + lane, panel.rows.end - 1);
+    const bool has_key = state.row_max[lane] != A(-__builtin_inf()) || has_visible_key(g, row);
+    const double* sink = g.problem->sinks ? g.problem->sinks + panel.head[lane] : nullptr;
+    const RowResult<A> result = finish_row(state.row_max[lane], state.row_sum[lane], has_key, sink);
+    factor[lane] = result.factor;
+    lse[lane] = result.lse;
+    // 0 * infinity of a masked value must not reach a row that has no keys.
+    if (!has_key)
+      for (int64_t d = 0; d < head_dim_v; ++d) o_t[d * lanes + lane] = A(0);
+  }
+}
+
+template <class A>
+static void store_panel(const Group& g, const Panel<A>& panel, const RowState<A>& state, const ForwardParams& params,
+                        A* o_t) {
+  alignas(kVectorBytes) A factor[kPanelLanes<A>], lse[kPanelLanes<A>];
+  finish_rows<A>(g, panel, state, params.problem.head_dim_v, o_t, factor, lse);
+  store_transposed<A>(panel, o_t, factor, params.problem.head_dim_v, params.out,
+                      [&](int64_t row) { return row_pointer(g, params.out, row); });
+  if (!is_present(params.lse)) return;
+  for (int64_t row = panel.rows.begin; row < panel.rows.end; ++row)
+    write_element<A>(row_pointer(g, params.lse, row), dtype_of(params.lse), lse[row - panel.rows.begin]);
+}
+
+// One value for all `count` elements of a row.
+template <class A>
+static void fill_row(char* row, const TensorView& t, int64_t count, A value) {
+  for (int64_t i = 0; i < count; ++i)
+    write_element<A>(row + i * t.strides[3] * size_of(dtype_of(t)), dtype_of(t), value);
+}
+
+}  // namespace ATTNEXT_ISA_NAMESPACE
+}  // namespace attnext::cpu

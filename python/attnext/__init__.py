@@ -1,0 +1,78 @@
+"""Exact attention, forward and backward, for arrays of any library: what there is, by name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from . import _core, log, threads
+from .attention import AdditiveScore, attention
+from .backends import Backend, backends, get_cmake_dir, get_include
+from .bidirectional import (
+    BidirectionalGrads,
+    bidirectional_attention,
+    bidirectional_attention_backward,
+)
+from .passes import (
+    AttentionGrads,
+    AttentionStats,
+    attention_backward,
+    attention_stats,
+    attention_vjp,
+    attention_weights,
+    dropout_mask,
+    explain,
+    merge_attention,
+)
+from .pooling import PoolGrads, attention_pool, attention_pool_backward
+from .positions import alibi_slopes, rotary, rotary_backward, sinusoidal_positions
+from .threads import get_num_threads, num_threads, register_threadpoolctl, set_num_threads
+
+__version__ = _core.version()
+
+__all__ = [
+    "AdditiveScore",
+    "AttentionGrads",
+    "AttentionStats",
+    "Backend",
+    "BidirectionalGrads",
+    "PoolGrads",
+    "alibi_slopes",
+    "attention",
+    "attention_backward",
+    "attention_pool",
+    "attention_pool_backward",
+    "attention_stats",
+    "attention_vjp",
+    "attention_weights",
+    "backends",
+    "bidirectional_attention",
+    "bidirectional_attention_backward",
+    "dropout_mask",
+    "explain",
+    "get_cmake_dir",
+    "get_include",
+    "get_num_threads",
+    "merge_attention",
+    "num_threads",
+    "reference",
+    "register_threadpoolctl",
+    "rotary",
+    "rotary_backward",
+    "set_num_threads",
+    "sinusoidal_positions",
+]
+
+log.configure()
+threads.register_if_imported()
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: most programs never ask for the definition.
+    if name == "reference":
+        return import_module("attnext.reference")
+    raise AttributeError(f"module 'attnext' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), "reference"]

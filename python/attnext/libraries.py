@@ -1,0 +1,50 @@
+"""How are arrays of any library handled alike, away from the kernels? Through the array API and NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def namespace(array: Any) -> Any:
+    """The array API functions for `array`'s library."""
+    from array_api_compat import array_namespace
+
+    return array_namespace(array)
+
+
+def is_array(value: Any) -> bool:
+    """Whether `value` is an array rather than a number, a list or nothing."""
+    return isinstance(value, np.ndarray) or hasattr(value, "__dlpack__")
+
+
+def to_numpy(value: Any) -> Any:
+    """An array as one of NumPy; anything else as it is. bfloat16 becomes float32, which holds it exactly."""
+    if isinstance(value, np.ndarray) or not is_array(value):
+        return value
+    if "bfloat16" in str(value.dtype):
+        xp = namespace(value)
+        value = xp.astype(value, xp.float32)
+    return np.from_dlpack(value)
+
+
+def from_numpy(result: np.ndarray[Any, Any], like: Any, *, is_accumulator: bool = False) -> Any:
+    """A float64 result in the library and dtype of `like`, or in the dtype that like's sums have."""
+    is_float64 = "float64" in str(getattr(like, "dtype", "float64"))
+    wide = np.asarray(result).astype(np.float64 if is_float64 else np.float32)
+    if isinstance(like, np.ndarray):
+        return wide if is_accumulator else wide.astype(like.dtype)
+    if not is_array(like):
+        return wide
+    xp = namespace(like)
+    array = xp.from_dlpack(wide)
+    return array if is_accumulator else xp.astype(array, like.dtype)
+
+
+def widened(array: Any) -> Any:
+    """In float32, or float64 where it is already."""
+    if "float64" in str(array.dtype):
+        return array
+    xp = namespace(array)
+    return xp.astype(array, xp.float32)

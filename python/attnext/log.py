@@ -1,0 +1,30 @@
+"""What does attnext tell about itself while it runs? Nothing, unless a program or ATTNEXT_LOG listens to its logger."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from . import _core
+
+logger = logging.getLogger("attnext")
+
+
+def configure() -> None:
+    """Silent by default; ``ATTNEXT_LOG=debug`` (or info, warning, error) writes to stderr from that level on."""
+    logger.addHandler(logging.NullHandler())
+    level_name = os.environ.get("ATTNEXT_LOG", "")
+    if not level_name:
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(name)s: %(levelname)s: %(message)s"))
+    logger.addHandler(handler)
+    level = logging.getLevelName(level_name.upper())
+    if isinstance(level, int):
+        logger.setLevel(level)
+    else:
+        logger.warning("ATTNEXT_LOG must be debug, info, warning or error, found %r", level_name)
+    logger.info(
+        "version %s, %s kernels, %d threads",
+        _core.version(), _core.isa(), _core.get_num_threads(),
+    )  # fmt: skip

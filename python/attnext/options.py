@@ -1,0 +1,49 @@
+"""How do the other functions take attention's options? By the names and defaults of its signature, stated once there."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from . import _core
+from .attention import attention
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Options = tuple[Any, ...]
+
+#: The options in the order that `_core` takes them, with their defaults.
+DEFAULTS: dict[str, Any] = {name: attention.__kwdefaults__[name] for name in _core.OPTION_NAMES}
+
+_OPTION_PARAMETERS = [inspect.signature(attention).parameters[name] for name in (*DEFAULTS, "backend")]
+
+
+def take_options(function: Function) -> Function:
+    """Show attention's options in the signature of a function that takes them as ``**options``."""
+    own = inspect.signature(function)
+    parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    function.__signature__ = own.replace(parameters=[*parameters, *_OPTION_PARAMETERS])  # type: ignore[attr-defined]
+    return function
+
+
+def pack_options(function: str, options: dict[str, Any]) -> tuple[Options, bool]:
+    """The option values in `_core`'s order, and whether the reference is asked for."""
+    backend = options.pop("backend", None)
+    complete = {**DEFAULTS, **options}
+    if len(complete) != len(DEFAULTS):
+        unknown = next(name for name in options if name not in DEFAULTS)
+        raise TypeError(f"{function}() got an unexpected keyword argument {unknown!r}")
+    return tuple(complete.values()), is_reference(backend)
+
+
+def is_reference(backend: str | None) -> bool:
+    """Whether `backend` is the reference; otherwise it is one that is there."""
+    if backend is None or backend == "cpu":
+        return False
+    if backend == "cuda":
+        raise RuntimeError("attention: backend 'cuda' is not there: this build has no CUDA back end")
+    if backend != "reference":
+        raise ValueError(
+            f"attention: backend must be None, 'cpu', 'cuda' or 'reference', found {backend!r}"
+        )
+    return True

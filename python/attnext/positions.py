@@ -1,0 +1,226 @@
+"""How does attention learn where things are? Sinusoids to add, rotations of q and k, and the slopes of linear biases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .libraries import is_array, namespace, to_numpy, widened
+
+__all__ = ["alibi_slopes", "rotary", "rotary_backward", "sinusoidal_positions"]
+
+
+def sinusoidal_positions(seqlen: int, dim: int) -> Any:
+    """The fixed position vectors of Vaswani et al. (2017), "Attention is all you need".
+
+    Parameters
+    ----------
+    seqlen, dim : int
+        Positions, and axes of each vector; an odd dim ends with a sine.
+
+    Returns
+    -------
+    numpy.ndarray (seqlen, dim) of float32
+        ``sin(i / 10000**(2 j / dim))`` at [i, 2 j] and the cosine of the same at [i, 2 j + 1].
+
+    Raises
+    ------
+    ValueError
+        A negative seqlen or dim.
+
+    Examples
+    --------
+    >>> import attnext
+    >>> attnext.sinusoidal_positions(2, 4)[0]
+    array([0., 1., 0., 1.], dtype=float32)
+    """
+    if seqlen < 0 or dim < 0:
+        raise ValueError(
+            f"sinusoidal_positions: seqlen and dim must be at least 0, found {seqlen} and {dim}"
+        )
+    angles = _angles(np.arange(seqlen), dim, 10000.0)
+    table = np.empty((seqlen, dim), np.float32)
+    table[:, 0::2] = np.sin(angles)
+    table[:, 1::2] = np.cos(angles[:, : dim // 2])
+    return table
+
+
+def rotary(
+    x: Any,
+    positions: Any,
+    *,
+    theta: float = 10000.0,
+    interleaved: bool = False,
+    layout: str = "bhsd",
+) -> Any:
+    """Rotates pairs of the last axis by an angle that grows with the position, as in RoFormer (Su et al., 2021).
+
+    Parameters
+    ----------
+    x : array (B, H, S, D), (H, S, D) or (S, D)
+        q or k: any float dtype, any library; D is even.
+    positions : array (S,) or (B, S), integer or float
+        Where each row is.
+    theta : float
+        Pair j turns by ``position * theta**(-2 j / D)``.
+    interleaved : bool
+        False: the pairs are (j, j + D/2), as in GPT-NeoX and Llama. True: (2 j, 2 j + 1), as in
+        RoFormer and GPT-J.
+    layout : {"bhsd", "bshd", "thd"}
+        As in `attention`.
+
+    Returns
+    -------
+    array like x
+        Computed in float32 (float64 for float64) and rounded once.
+
+    Raises
+    ------
+    ValueError
+        An odd D, or positions that do not fit x.
+    TypeError
+        x is no array of a float dtype.
+
+    See Also
+    --------
+    rotary_backward : Its gradient, which is the inverse rotation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import attnext
+    >>> q = np.random.default_rng(0).standard_normal((2, 8, 100, 64))
+    >>> turned = attnext.rotary(q, np.arange(100))
+    >>> bool(np.allclose(attnext.rotary_backward(turned, np.arange(100)), q))
+    True
+    """
+    return _rotate(x, positions, 1.0, theta, interleaved, layout)
+
+
+def rotary_backward(
+    dout: Any,
+    positions: Any,
+    *,
+    theta: float = 10000.0,
+    interleaved: bool = False,
+    layout: str = "bhsd",
+) -> Any:
+    """The gradient of x in `rotary`, given that of its result: the inverse rotation.
+
+    Parameters
+    ----------
+    dout : array like x
+        Gradient of the result.
+    positions, theta, interleaved, layout
+        As in `rotary`.
+
+    Returns
+    -------
+    array like dout
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `rotary`.
+    """
+    return _rotate(dout, positions, -1.0, theta, interleaved, layout)
+
+
+def alibi_slopes(num_heads: int) -> Any:
+    """The slopes of "Train short, test long" (Press et al., 2022), for `attention`'s option of that name.
+
+    Parameters
+    ----------
+    num_heads : int
+        At least 1.
+
+    Returns
+    -------
+    numpy.ndarray (num_heads,) of float32
+        ``2**(-8 h / n)`` for h = 1 .. n where n, the number of heads, is a power of two. Otherwise
+        those of the next smaller power of two, followed by every other slope of the next larger
+        one.
+
+    Raises
+    ------
+    ValueError
+        Fewer heads than 1.
+
+    Examples
+    --------
+    >>> import attnext
+    >>> attnext.alibi_slopes(4)
+    array([0.25      , 0.0625    , 0.015625  , 0.00390625], dtype=float32)
+    """
+    if num_heads < 1:
+        raise ValueError(f"alibi_slopes: num_heads must be at least 1, found {num_heads}")
+    power = 2 ** (num_heads.bit_length() - 1)
+    slopes = _geometric_slopes(power)
+    rest = _geometric_slopes(2 * power)[0::2][: num_heads - power]
+    return np.concatenate([slopes, rest]).astype(np.float32)
+
+
+def _geometric_slopes(count: int) -> np.ndarray[Any, Any]:
+    return 2.0 ** (-8.0 * np.arange(1, count + 1) / count)
+
+
+def _angles(positions: Any, dim: int, theta: float) -> np.ndarray[Any, Any]:
+    """In float64: a float32 angle of a far position is off by more than the result's rounding."""
+    frequencies = theta ** (-np.arange(0, dim, 2) / dim)
+    return np.asarray(positions, np.float64)[..., None] * frequencies
+
+
+def _rotate(
+    x: Any, positions: Any, sign: float, theta: float, interleaved: bool, layout: str
+) -> Any:
+    _check_rotary(x, layout)
+    dim = x.shape[-1]
+    angles = sign * _fit_positions(_angles(to_numpy(positions), dim, theta), x, layout)
+    xp, wide = namespace(x), widened(x)
+    cos, sin = (_as(function(angles), wide, xp) for function in (np.cos, np.sin))
+    first, second = (
+        (wide[..., 0::2], wide[..., 1::2])
+        if interleaved
+        else (wide[..., : dim // 2], wide[..., dim // 2 :])
+    )
+    turned = (first * cos - second * sin, second * cos + first * sin)
+    joined = (
+        xp.reshape(xp.stack(turned, axis=-1), x.shape) if interleaved else xp.concat(turned, axis=-1)
+    )
+    return xp.astype(joined, x.dtype)
+
+
+def _as(table: np.ndarray[Any, Any], like: Any, xp: Any) -> Any:
+    """A float64 table in the library and dtype of `like`."""
+    table = table.astype(np.float64 if "float64" in str(like.dtype) else np.float32)
+    return table if isinstance(like, np.ndarray) else xp.from_dlpack(table)
+
+
+def _check_rotary(x: Any, layout: str) -> None:
+    if not is_array(x) or "float" not in str(x.dtype):
+        found = str(x.dtype) if is_array(x) else type(x).__name__
+        raise TypeError(f"rotary: x must be an array of a float dtype, found {found}")
+    if layout not in ("bhsd", "bshd", "thd"):
+        raise ValueError(f"rotary: layout must be 'bhsd', 'bshd' or 'thd', found {layout!r}")
+    if x.ndim not in ((3,) if layout == "thd" else (2, 3, 4)) or x.shape[-1] % 2:
+        raise ValueError(
+            "rotary: x must have 2 to 4 axes (3 for layout thd), the last of even length, "
+            f"found shape {tuple(x.shape)}"
+        )
+
+
+def _fit_positions(
+    angles: np.ndarray[Any, Any], x: Any, layout: str
+) -> np.ndarray[Any, Any]:
+    """Angles (S, D/2) or (B, S, D/2) with an axis for the heads."""
+    head_axis = None if x.ndim == 2 else -3 if layout == "bhsd" else -2
+    seq_axis = -2 if head_axis != -2 else -3
+    wanted = (x.shape[seq_axis],)
+    if angles.ndim == 3 and x.ndim == 4:
+        wanted = (x.shape[0], *wanted)
+    if angles.shape[:-1] != wanted:
+        raise ValueError(
+            f"rotary: positions must have shape (S,) or (B, S), here {wanted}, found {angles.shape[:-1]}"
+        )
+    return angles if head_axis is None else np.expand_dims(angles, head_axis)

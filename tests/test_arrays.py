@@ -1,0 +1,207 @@
+"""Does attention read any array, and give back the caller's own kind?"""
+
+import attnext
+import ml_dtypes
+import numpy as np
+import pytest
+from attnext import reference
+
+SHAPE_Q, SHAPE_K = (2, 4, 9, 16), (2, 2, 13, 16)
+
+
+def draw(dtype=np.float32):
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=shape).astype(dtype) for shape in (SHAPE_Q, SHAPE_K, SHAPE_K)]
+
+
+def test_read_only_inputs():
+    inputs = draw()
+    expected = attnext.attention(*inputs)
+    for x in inputs:
+        x.flags.writeable = False
+    copies = [x.copy() for x in inputs]
+    assert np.array_equal(attnext.attention(*inputs), expected)
+    assert all(np.array_equal(x, copy) for x, copy in zip(inputs, copies, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
+def test_out(dtype):
+    inputs = draw(dtype)
+    expected = attnext.attention(*inputs)
+    out = np.full(SHAPE_Q, 7, dtype)
+    assert attnext.attention(*inputs, out=out) is out
+    assert np.array_equal(out, expected)
+    result, _ = attnext.attention(*inputs, out=out, return_lse=True)
+    assert result is out
+
+
+def test_strided_out_changes_nothing_else():
+    inputs = draw()
+    storage = np.full((2, 4, 19, 33), 7, np.float32)
+    out = storage[:, ::-1, 1::2, 32:0:-2]
+    assert out.shape == SHAPE_Q
+    attnext.attention(*inputs, out=out)
+    assert np.array_equal(out, attnext.attention(*inputs))
+    assert (storage == 7).sum() == storage.size - out.size
+
+
+def test_out_in_the_callers_layout():
+    inputs = [np.ascontiguousarray(np.swapaxes(x, 1, 2)) for x in draw()]
+    out = np.empty_like(inputs[0])
+    attnext.attention(*inputs, out=out, layout="bshd")
+    assert np.array_equal(np.swapaxes(out, 1, 2), attnext.attention(*draw()))
+
+
+def test_ml_dtypes_come_back():
+    inputs = draw(ml_dtypes.bfloat16)
+    out, lse = attnext.attention(*inputs, return_lse=True)
+    grads = attnext.attention_backward(out, *inputs, out, lse)
+    assert type(out) is np.ndarray
+    assert [x.dtype for x in (out, *grads[:3])] == [np.dtype(ml_dtypes.bfloat16)] * 4
+    assert lse.dtype == np.float32
+
+
+def test_numpy_subclass_and_scalar_options():
+    q, k, v = draw()
+    expected = attnext.attention(q, k, v, scale=0.5, softcap=2.0, window=(3, 2), q_offset=1)
+    found = attnext.attention(
+        q,
+        k,
+        v,
+        scale=np.float64(0.5),
+        softcap=np.float32(2),
+        window=[np.int64(3), np.int32(2)],
+        q_offset=np.int64(1),
+    )
+    assert np.array_equal(found, expected)
+
+
+def test_anything_with_dlpack():
+    class Wrapped:
+        """Another library's array: nothing of NumPy's but the protocol."""
+
+        def __init__(self, x):
+            self.x = x
+
+        def __dlpack__(self, **options):
+            return self.x.__dlpack__(**options)
+
+        def __dlpack_device__(self):
+            return self.x.__dlpack_device__()
+
+    inputs = draw()
+    found = attnext.attention(*(Wrapped(x) for x in inputs))
+    assert np.array_equal(np.from_dlpack(found), attnext.attention(*inputs))
+
+
+def test_old_dlpack_without_versions():
+    class Old:
+        """A producer of the time before `max_version`."""
+
+        def __init__(self, x):
+            self.x = x
+
+        def __dlpack__(self, stream=None):
+            return self.x.__dlpack__()
+
+        def __dlpack_device__(self):
+            return self.x.__dlpack_device__()
+
+    inputs = draw()
+    found = attnext.attention(*(Old(x) for x in inputs))
+    assert np.array_equal(np.from_dlpack(found), attnext.attention(*inputs))
+
+
+def test_no_copy_is_made():
+    """The result of half a gigabyte of strided keys, of which one in 64 is read, needs no half gigabyte."""
+    storage = np.zeros((1, 1, 64, 64 * 16), np.float32)
+    view = storage[..., ::64]
+    assert np.array_equal(attnext.attention(view, view, view), np.zeros_like(view))
+    assert not np.shares_memory(attnext.attention(view, view, view), storage)
+
+
+class TestTorch:
+    @pytest.fixture(autouse=True)
+    def torch(self):
+        self.torch = pytest.importorskip("torch")
+
+    @pytest.mark.parametrize("name", ["float64", "float32", "float16", "bfloat16"])
+    def test_round_trip(self, name):
+        dtype = getattr(self.torch, name)
+        inputs = [self.torch.from_numpy(x).to(dtype) for x in draw()]
+        out, lse = attnext.attention(*inputs, return_lse=True, causal=True)
+        assert isinstance(out, self.torch.Tensor)
+        assert isinstance(lse, self.torch.Tensor)
+        assert out.dtype == dtype
+        assert lse.dtype == (dtype if name == "float64" else self.torch.float32)
+        truth = reference.attention(*(x.double().numpy() for x in inputs), causal=True)
+        assert np.abs(out.double().numpy() - truth).max() < {"float64": 1e-12, "float32": 1e-5}.get(
+            name, 4e-2
+        )
+        grads = attnext.attention_backward(out, *inputs, out, lse, causal=True)
+        assert [(g.dtype, g.shape) for g in grads[:3]] == [(x.dtype, x.shape) for x in inputs]
+
+    def test_options_may_be_tensors(self):
+        q, k, v = draw()
+        mask, bias = np.arange(13) > 2, np.linspace(-1, 1, 13, dtype=np.float32)
+        inputs = [self.torch.from_numpy(x) for x in (q, k, v)]
+        found = attnext.attention(
+            *inputs, mask=self.torch.from_numpy(mask), bias=self.torch.from_numpy(bias)
+        )
+        assert np.array_equal(found.numpy(), attnext.attention(q, k, v, mask=mask, bias=bias))
+
+    def test_transposed_is_read_in_place(self):
+        inputs = [self.torch.from_numpy(x) for x in draw()]
+        expected = attnext.attention(*inputs)
+        turned = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in inputs]
+        assert self.torch.equal(attnext.attention(*turned), expected)
+
+    def test_requires_grad_is_refused(self):
+        q, k, v = (self.torch.from_numpy(x) for x in draw())
+        with pytest.raises(TypeError, match=r"attnext\.torch"):
+            attnext.attention(q.requires_grad_(), k, v)
+
+    def test_mixed_libraries_are_refused(self):
+        q, k, v = draw()
+        with pytest.raises(TypeError, match=r"\bk\b"):
+            attnext.attention(q, self.torch.from_numpy(k), v)
+
+    def test_out_is_filled(self):
+        inputs = [self.torch.from_numpy(x) for x in draw()]
+        out = self.torch.empty(SHAPE_Q)
+        assert attnext.attention(*inputs, out=out) is out
+        assert self.torch.equal(out, attnext.attention(*inputs))
+
+
+class TestJax:
+    @pytest.fixture(autouse=True)
+    def jax(self):
+        self.jax = pytest.importorskip("jax")
+
+    @pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
+    def test_round_trip(self, name):
+        inputs = [self.jax.numpy.asarray(x, dtype=name) for x in draw()]
+        out, lse = attnext.attention(*inputs, return_lse=True)
+        assert isinstance(out, self.jax.Array)
+        assert isinstance(lse, self.jax.Array)
+        assert (out.dtype.name, lse.dtype.name) == (name, "float32")
+        truth = reference.attention(*(np.asarray(x, np.float64) for x in inputs))
+        assert np.abs(np.asarray(out, np.float64) - truth).max() < (
+            1e-5 if name == "float32" else 4e-2
+        )
+
+    def test_immutable_out_is_refused(self):
+        inputs = [self.jax.numpy.asarray(x) for x in draw()]
+        with pytest.raises(TypeError, match=r"\bout\b"):
+            attnext.attention(*inputs, out=self.jax.numpy.zeros(SHAPE_Q))
+
+
+def test_reference_backend_agrees():
+    inputs = draw()
+    found = attnext.attention(*inputs, causal=True, backend="reference")
+    assert found.dtype == np.float32
+    assert np.abs(found - attnext.attention(*inputs, causal=True)).max() < 1e-5
+    assert np.array_equal(
+        attnext.attention(*inputs, causal=True, backend="cpu"),
+        attnext.attention(*inputs, causal=True),
+    )

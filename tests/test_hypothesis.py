@@ -1,0 +1,149 @@
+"""Does any combination of shapes, strides and options go wrong? Random ones, against the definition."""
+
+import attnext
+import ml_dtypes
+import numpy as np
+from attnext import reference
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from tolerance import check
+
+SCORES = ("dot", "cosine", "neg_l2", "neg_sq_l2", "additive")
+DTYPES = (
+    np.dtype(np.float64),
+    np.dtype(np.float32),
+    np.dtype(np.float16),
+    np.dtype(ml_dtypes.bfloat16),
+)
+
+
+@st.composite
+def broadcast_shapes(draw, full):
+    """A shape that broadcasts to ``full``."""
+    axes = [draw(st.sampled_from((1, size))) for size in full]
+    return tuple(axes[draw(st.integers(0, len(axes))) :])
+
+
+@st.composite
+def views(draw, x):
+    """``x`` in other memory: axes permuted, some reversed, some with gaps."""
+    order = draw(st.permutations(range(x.ndim)))
+    steps = [draw(st.sampled_from((1, 1, 2, -1, -2))) for _ in order]
+    wide = np.zeros(
+        [abs(step) * x.shape[axis] for axis, step in zip(order, steps, strict=True)], x.dtype
+    )
+    inverse = np.argsort(order)
+    view = wide[tuple(slice(None, None, step) for step in steps)].transpose(inverse)
+    view[...] = x
+    return view
+
+
+@st.composite
+def problems(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    dtype = draw(st.sampled_from(DTYPES))
+    batch, heads_k, group = (
+        draw(st.integers(0, 3)),
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 3)),
+    )
+    seqlen_q, seqlen_k = draw(st.integers(0, 70)), draw(st.integers(0, 70))
+    dim, dim_v = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    heads = heads_k * group
+    shapes = [
+        (batch, heads, seqlen_q, dim),
+        (batch, heads_k, seqlen_k, dim),
+        (batch, heads_k, seqlen_k, dim_v),
+    ]
+    inputs = [draw(views(rng.normal(size=shape).astype(dtype))) for shape in shapes]
+    dout = draw(views(rng.normal(size=(batch, heads, seqlen_q, dim_v)).astype(dtype)))
+    return rng, inputs, dout, draw(options(rng, dtype, (batch, heads, seqlen_q, seqlen_k), dim))
+
+
+@st.composite
+def options(draw, rng, dtype, full, dim):
+    batch, heads, _, seqlen_k = full
+    statistic = np.float64 if dtype == np.float64 else np.float32
+    chosen = {
+        "score": draw(st.sampled_from(SCORES)),
+        "causal": draw(st.sampled_from((False, True, "top_left"))),
+    }
+    if chosen["score"] == "additive":
+        pattern = draw(st.sampled_from(((dim,), (heads, dim))))
+        learned = [
+            rng.normal(size=pattern).astype(statistic) for _ in range(draw(st.integers(1, 2)))
+        ]
+        chosen["score"] = attnext.AdditiveScore(*learned)
+    if draw(st.booleans()) or chosen["score"] == "cosine":
+        chosen["scale"] = draw(
+            st.sampled_from((0.5, -0.3, rng.uniform(0.2, 1, heads).astype(statistic)))
+        )
+    if draw(st.booleans()):
+        chosen["window"] = draw(st.tuples(st.integers(-1, 80), st.integers(-1, 80)))
+    if draw(st.booleans()):
+        offsets = st.integers(-80, 80)
+        chosen["q_offset"] = draw(
+            st.one_of(offsets, arrays.arrays(np.int64, batch, elements=offsets))
+        )
+    if draw(st.booleans()):
+        chosen["softcap"] = draw(st.floats(0.5, 30))
+    if draw(st.booleans()):
+        chosen["mask"] = rng.random(draw(broadcast_shapes(full))) < 0.8
+    if draw(st.booleans()):
+        bias = rng.normal(size=draw(broadcast_shapes(full)))
+        bias[rng.random(bias.shape) < 0.1] = -np.inf
+        chosen["bias"] = bias.astype(draw(st.sampled_from((dtype, statistic))))
+    if draw(st.booleans()):
+        chosen["alibi_slopes"] = rng.uniform(
+            0, 1, draw(st.sampled_from(((heads,), (batch, heads))))
+        ).astype(statistic)
+    if draw(st.booleans()):
+        chosen["sinks"] = rng.normal(size=heads).astype(statistic)
+    if draw(st.booleans()):
+        chosen |= {"dropout": draw(st.floats(0, 0.9)), "seed": draw(st.integers(0, 2**64 - 1))}
+    if draw(st.booleans()):
+        chosen["kv_lengths"] = draw(
+            arrays.arrays(np.int32, batch, elements=st.integers(0, seqlen_k))
+        )
+    return chosen
+
+
+@given(problems())
+def test_any_problem(problem):
+    rng, inputs, dout, chosen = problem
+    dtype = inputs[0].dtype
+    dlse = rng.normal(size=dout.shape[:3]).astype(np.float64 if dtype == np.float64 else np.float32)
+
+    def everything(library, **precision):
+        out, lse = library.attention(*inputs, return_lse=True, **precision, **chosen)
+        grads = library.attention_backward(
+            dout, *inputs, out, lse, dlse=dlse, **precision, **chosen
+        )
+        return {"out": out, "lse": lse} | grads._asdict()
+
+    found, truth, naive = (
+        everything(attnext),
+        everything(reference),
+        everything(reference, dtype=dtype),
+    )
+    for name, expected in truth.items():
+        if expected is None:
+            assert found[name] is None, name
+        else:
+            check(name, found[name], expected, naive[name], dtype.name)
+
+
+@given(problems())
+def test_any_bidirectional_problem(problem):
+    rng, (q, k, v), _, chosen = problem
+    v_q = rng.normal(size=(*q.shape[:3], 5)).astype(q.dtype)
+
+    def both(library, **precision):
+        return library.bidirectional_attention(q, k, v_q, v, return_lse=True, **precision, **chosen)
+
+    names = ("out_q", "out_k", "lse_q", "lse_k")
+    for name, *three in zip(
+        names, both(attnext), both(reference), both(reference, dtype=q.dtype), strict=True
+    ):
+        check(name, *three, q.dtype.name)

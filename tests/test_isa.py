@@ -1,0 +1,47 @@
+"""Does every instruction set of the machine compute the same attention, and is the forced one really used?"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUNNING = """
+import json, numpy, attnext
+x = numpy.ones((1, 1, 4, 8), numpy.float32)
+cpu = next(backend for backend in attnext.backends() if backend.name == "cpu")
+print(json.dumps([attnext.explain(x, x, x)["isa"], cpu.reason.split()[0]]))
+"""
+
+
+def test_forced_isa_runs(isa, run_python):
+    assert json.loads(run_python(RUNNING, ATTNEXT_ISA=isa)) == [isa, isa]
+
+
+def test_core_cases(isa):
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "core",
+         str(here / "test_forward.py"), str(here / "test_backward.py")],
+        env={**os.environ, "ATTNEXT_ISA": isa}, capture_output=True, text=True, timeout=600, cwd=here.parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["mmx", "AVX2", "avx2 "])
+def test_unknown_isa_is_an_error(name):
+    code = "import numpy, attnext; x = numpy.ones((2, 3)); attnext.attention(x, x, x)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ATTNEXT_ISA": name},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert "ATTNEXT_ISA" in last
+    assert name in last
+    assert "baseline" in last
