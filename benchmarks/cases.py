@@ -45,7 +45,10 @@ class Case:
         return 10.0 if self.score == "cosine" else self.head_dim**-0.5
 
     def visible(self, seqlen, seqlen_k):
-        """For each query of one sequence, the first key that causal and window show, and the end."""
+        """For each query of one sequence, the first key that causal and window show, and the end.
+
+        Dense masks show or hide pairs beyond that, but no library may skip their work.
+        """
         centre = np.arange(seqlen) + seqlen_k - seqlen
         left, right = self.window or (-1, -1)
         right = 0 if self.causal else right
@@ -94,37 +97,38 @@ class Case:
         """
         random = np.random.default_rng(0)
         real = np.float64 if self.dtype == "float64" else np.float32
-
-        def normal(*shape):
-            return random.standard_normal(shape).astype(real)
-
-        if self.lengths:
-            queries = keys = (sum(self.lengths),)
-            shapes = [(*queries, heads, self.head_dim) for heads in (self.heads, self.key_heads)]
-        else:
-            shapes = [
-                (self.batch, heads, length, self.head_dim)
-                for heads, length in ((self.heads, self.seqlen), (self.key_heads, self.keys))
-            ]
-        arrays = {"q": normal(*shapes[0]), "k": normal(*shapes[1]), "v": normal(*shapes[1])}
-        if self.backward:
-            arrays["dout"] = normal(*shapes[0])
-        if self.bias:
-            arrays["bias"] = normal(1, self.heads, self.seqlen, self.keys)
+        arrays = {
+            name: random.standard_normal(shape).astype(real)
+            for name, shape in self._normal_shapes().items()
+        }
         if self.mask:
             arrays["mask"] = random.random((1, 1, self.seqlen, self.keys)) < 0.9
         if self.alibi:
-            arrays["alibi_slopes"] = 2.0 ** (-8 / self.heads * np.arange(1, self.heads + 1))
-        if self.sinks:
-            arrays["sinks"] = normal(self.heads)
-        if self.score == "additive":
-            arrays["weight"] = normal(self.head_dim)
+            slopes = 2.0 ** (-8 / self.heads * np.arange(1, self.heads + 1))
+            arrays["alibi_slopes"] = slopes.astype(real)
         if self.lengths:
             arrays["cu_seqlens"] = np.cumsum((0, *self.lengths), dtype=np.int32)
-        return {
-            name: array.astype(real) if array.dtype.kind == "f" else array
-            for name, array in arrays.items()
-        }
+        return arrays
+
+    def _normal_shapes(self):
+        """The shapes of the arrays that are standard normal."""
+        if self.lengths:
+            tokens = sum(self.lengths)
+            shape_q = (tokens, self.heads, self.head_dim)
+            shape_k = (tokens, self.key_heads, self.head_dim)
+        else:
+            shape_q = (self.batch, self.heads, self.seqlen, self.head_dim)
+            shape_k = (self.batch, self.key_heads, self.keys, self.head_dim)
+        shapes = {"q": shape_q, "k": shape_k, "v": shape_k}
+        if self.backward:
+            shapes["dout"] = shape_q
+        if self.bias:
+            shapes["bias"] = (1, self.heads, self.seqlen, self.keys)
+        if self.sinks:
+            shapes["sinks"] = (self.heads,)
+        if self.score == "additive":
+            shapes["weight"] = (self.head_dim,)
+        return shapes
 
 
 def _both_passes(case):
@@ -134,8 +138,11 @@ def _both_passes(case):
     ]
 
 
+SHORT_NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
+
+
 def _prefill():
-    for dtype, short in (("float32", "fp32"), ("float16", "fp16"), ("bfloat16", "bf16"), ("float64", "fp64")):  # fmt: skip
+    for dtype, short in SHORT_NAMES.items():
         for head_dim in (64, 128):
             for causal in (False, True):
                 kind = "causal" if causal else "full"
@@ -148,17 +155,17 @@ def _prefill():
             yield from _both_passes(Case(name, seqlen=512, head_dim=head_dim, causal=causal))
     yield from _both_passes(Case("fp32_s1000_d80_full", seqlen=1000, head_dim=80))
     yield from _both_passes(Case("fp32_s8192_d64_one_head", heads=1, seqlen=8192))
-    yield from _both_passes(Case("fp32_s8192_d64_window256", seqlen=8192, causal=True, window=(256, 0)))  # fmt: skip
+    window = Case("fp32_s8192_d64_window256", seqlen=8192, causal=True, window=(256, 0))
+    yield from _both_passes(window)
 
 
 def _decode():
-    for dtype, short in (("float32", "fp32"), ("bfloat16", "bf16")):
+    base = Case("decode", heads=32, seqlen=1, head_dim=128)
+    for dtype in ("float32", "bfloat16"):
         for kv_heads in (8, 32):
             for keys in (4096, 8192):
-                yield Case(
-                    f"{short}_decode_32over{kv_heads}_k{keys}", heads=32, kv_heads=kv_heads,
-                    seqlen=1, seqlen_k=keys, head_dim=128, dtype=dtype,
-                )  # fmt: skip
+                name = f"{SHORT_NAMES[dtype]}_decode_32over{kv_heads}_k{keys}"
+                yield replace(base, name=name, kv_heads=kv_heads, seqlen_k=keys, dtype=dtype)
 
 
 def _options():
@@ -169,7 +176,8 @@ def _options():
     yield from _both_passes(replace(base, name="option_mask", mask=True, causal=False))
     yield from _both_passes(replace(base, name="option_sinks", sinks=True))
     yield from _both_passes(replace(base, name="option_dropout", dropout=0.1))
-    yield from _both_passes(replace(base, name="option_ragged", lengths=(2048, 64, 512, 1000, 300, 1400)))  # fmt: skip
+    lengths = (2048, 64, 512, 1000, 300, 1400)
+    yield from _both_passes(replace(base, name="option_ragged", lengths=lengths))
 
 
 def _scores():
@@ -181,7 +189,8 @@ def _scores():
 
 def _small_calls():
     for heads, seqlen, head_dim in ((1, 8, 16), (8, 32, 64), (12, 128, 32)):
-        case = Case(f"small_h{heads}_s{seqlen}_d{head_dim}", heads=heads, seqlen=seqlen, head_dim=head_dim)  # fmt: skip
+        name = f"small_h{heads}_s{seqlen}_d{head_dim}"
+        case = Case(name, heads=heads, seqlen=seqlen, head_dim=head_dim)
         yield from _both_passes(case)
 
 

@@ -112,7 +112,9 @@ def draw_roofline(document, path):
     for name in [name for name in peaks if name != "read"]:
         roof = np.minimum(intensity * peaks["read"], peaks[name]) / 1e9
         axes.plot(intensity, roof, color="#6b7280", lw=1)
-        axes.annotate(f"{name} peak", (intensity[-1], roof[-1]), ha="right", va="bottom", fontsize=8)
+        axes.annotate(
+            f"{name} peak", (intensity[-1], roof[-1]), ha="right", va="bottom", fontsize=8
+        )
     for library in document["versions"]:
         rows = [r for r in document["rows"] if r["library"] == library and not r["why_not"]]
         axes.scatter(
@@ -130,7 +132,8 @@ def draw_roofline(document, path):
 
 def main(argv=None):
     """Print the table of some results and draw their roofline."""
-    parser = argparse.ArgumentParser(prog="benchmarks/report.py", description=__doc__.splitlines()[0])
+    description = __doc__.splitlines()[0]
+    parser = argparse.ArgumentParser(prog="benchmarks/report.py", description=description)
     parser.add_argument("results", nargs="?", type=Path, help="default: the newest")
     parser.add_argument("--picture", type=Path, help="write the roofline here")
     options = parser.parse_args(argv)

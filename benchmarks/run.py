@@ -16,9 +16,10 @@ import sys
 import time
 from pathlib import Path
 
+import adapters
 import report
 from cases import CASES
-from peak import PeakProgram, PeakUnknown
+from peak import PeakProgram, PeakUnknownError
 
 RESULTS = Path(__file__).with_name("results")
 # A clock read costs about 0.1 µs: calls shorter than this are timed many at once.
@@ -29,13 +30,12 @@ TOLERANCES = {"float64": 1e-10, "float32": 2e-5, "float16": 6e-3, "bfloat16": 4e
 
 def parse(argv):
     """The options of the command line."""
-    import adapters
-
     parser = argparse.ArgumentParser(prog="benchmarks/run.py", description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", default=["*"], help="names or patterns: 'fp32_*_full_*'")
+    parser.add_argument("cases", nargs="*", default=["*"], help="names or patterns: 'fp32_*full*'")
     parser.add_argument("--list", action="store_true", help="print the cases' names and stop")
     parser.add_argument("--check", action="store_true", help="compare with float64, time nothing")
-    parser.add_argument("--libraries", nargs="+", choices=adapters.LIBRARIES, default=adapters.LIBRARIES)  # fmt: skip
+    everything = adapters.LIBRARIES
+    parser.add_argument("--libraries", nargs="+", choices=everything, default=everything)
     parser.add_argument("--repeat", type=int, default=9, help="samples of each library (9)")
     parser.add_argument("--threads", type=int, default=2, help="for every library (2)")
     parser.add_argument("--no-peak", action="store_true", help="do not measure the machine's peak")
@@ -76,15 +76,7 @@ def main(argv=None):
     return 0
 
 
-def limit_blas(threads):
-    """NumPy's BLAS reads its threads once, when NumPy is first imported: before that, or never."""
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
-
-
 def _load(names):
-    import adapters
-
     loaded = {}
     for name in names:
         try:
@@ -99,7 +91,7 @@ def _load(names):
 def _peak_program():
     try:
         return PeakProgram()
-    except PeakUnknown as error:
+    except PeakUnknownError as error:
         print(error, file=sys.stderr)
         return None
 
@@ -191,7 +183,9 @@ def _compare(case, inputs, truth, name, library, threads):
     except Exception as error:  # one library's failure must not hide the others' results
         return f"FAILED: {error}", False
     # A NaN makes its comparison false, and so is out of tolerance.
-    errors = [abs(array - truth[key]).max() / abs(truth[key]).max() for key, array in result.items()]
+    errors = [
+        abs(array - truth[key]).max() / abs(truth[key]).max() for key, array in result.items()
+    ]
     is_right = all(error <= TOLERANCES[case.dtype] for error in errors)
     return f"{max(errors):.1e}  {'ok' if is_right else 'OUT OF TOLERANCE'}", is_right
 
@@ -202,7 +196,7 @@ def _document(options, libraries, peaks, rows):
         "machine": _processor(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": "python " + " ".join(["benchmarks/run.py", *sys.argv[1:]]),
         "threads": options.threads,
         "versions": {name: library.version() for name, library in libraries.items()},
@@ -235,8 +229,4 @@ def _write(path, document):
 
 
 if __name__ == "__main__":
-    # Before the libraries are imported, so before the options are parsed in full.
-    early = argparse.ArgumentParser(add_help=False)
-    early.add_argument("--threads", type=int, default=2)
-    limit_blas(early.parse_known_args()[0].threads)
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""How do the tests call the C interface? attnext.h in ctypes: for buffers of which every byte around is chosen."""
+"""How do the tests call the C interface? attnext.h in ctypes, for memory of their own choosing."""
 
 import ctypes
 from pathlib import Path
@@ -9,6 +9,8 @@ CODES = {"float64": 1, "float32": 2, "float16": 3, "bfloat16": 4, "bool": 5, "in
 
 
 class Tensor(ctypes.Structure):
+    """attnext_tensor."""
+
     _fields_ = (
         ("data", ctypes.c_void_p), ("shape", ctypes.c_int64 * 4), ("strides", ctypes.c_int64 * 4),
         ("ndim", ctypes.c_int32), ("dtype", ctypes.c_int32),
@@ -16,15 +18,17 @@ class Tensor(ctypes.Structure):
 
 
 class Options(ctypes.Structure):
+    """attnext_options, set up by defaults."""
+
     _fields_ = (
         ("struct_size", ctypes.c_size_t), ("score", ctypes.c_int32), ("causal", ctypes.c_int32),
         ("scale", ctypes.c_double), ("softcap", ctypes.c_double),
         ("window_left", ctypes.c_int64), ("window_right", ctypes.c_int64),
-        ("dropout", ctypes.c_double), ("seed", ctypes.c_uint64), ("dropout_stream", ctypes.c_uint32),
-        ("deterministic", ctypes.c_int32),
+        ("dropout", ctypes.c_double), ("seed", ctypes.c_uint64),
+        ("dropout_stream", ctypes.c_uint32), ("deterministic", ctypes.c_int32),
         *((name, Tensor) for name in (
-            "scale_per_head", "q_offset", "mask", "bias", "alibi_slopes", "sinks", "weight", "score_bias",
-            "q_lengths", "kv_lengths", "cu_seqlens_q", "cu_seqlens_k", "block_table",
+            "scale_per_head", "q_offset", "mask", "bias", "alibi_slopes", "sinks", "weight",
+            "score_bias", "q_lengths", "kv_lengths", "cu_seqlens_q", "cu_seqlens_k", "block_table",
         )),
     )  # fmt: skip
 
@@ -36,10 +40,13 @@ class Options(ctypes.Structure):
 
 
 class Gradients(ctypes.Structure):
+    """attnext_gradients; those not given are not wanted."""
+
     _fields_ = (
         ("struct_size", ctypes.c_size_t),
         *((name, Tensor) for name in (
-            "dq", "dk", "dv", "dbias", "dalibi_slopes", "dsinks", "dscale", "dweight", "dscore_bias",
+            "dq", "dk", "dv", "dbias", "dalibi_slopes", "dsinks", "dscale", "dweight",
+            "dscore_bias",
         )),
     )  # fmt: skip
 

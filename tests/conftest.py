@@ -1,4 +1,4 @@
-"""What every test shares: the instruction sets of this machine, and quick, repeatable hypothesis."""
+"""What do all tests share? The instruction sets of this machine, and repeatable hypothesis."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Does a pass touch a byte that is not its own? Run as a program: it dies at the first one, after naming the case.
+"""Does a pass touch a byte that is not its own? A program that dies at the first, case named.
 
 Every buffer ends at, or begins after, a page that may be neither read nor written.
 """
@@ -9,15 +9,16 @@ import mmap
 import sys
 
 import numpy as np
+
 from c_interface import Gradients, Options, call, load
-from cases import DTYPES
+from inputs import DTYPES
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _KEPT = []
 
 
 def guarded(shape, dtype, side, spacing=1):
-    """Zeros, directly before ("after") or behind ("before") a forbidden page; ``spacing`` between last-axis elements."""
+    """Zeros that touch a forbidden page on one side; ``spacing`` between last-axis elements."""
     size = int(np.prod(shape))
     num_bytes = ((size - 1) * spacing + 1) * dtype.itemsize if size else 0
     pages = -(-num_bytes // mmap.PAGESIZE)

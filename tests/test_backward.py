@@ -1,8 +1,9 @@
 """Is every gradient right, for every case in every dtype?"""
 
-import attnext
 import numpy as np
 import pytest
+
+import attnext
 from attnext import reference
 from cases import DIFFERENTIABLE
 from test_forward import core
@@ -40,7 +41,7 @@ def check_backward(case, dtype, has_dlse):
             assert actual is None, f"{name} belongs to nothing"
             continue
         assert actual.dtype == owner.dtype, f"{name} must have its owner's dtype"
-        check(name, actual, truth[name], naive[name], dtype, lse=truth["lse"])
+        check(name, actual, truth[name], naive[name], x, lse=truth["lse"])
 
 
 @pytest.mark.parametrize(("case", "dtype"), core(DIFFERENTIABLE))

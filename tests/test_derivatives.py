@@ -1,8 +1,9 @@
-"""Are the gradients the derivatives of what the forward pass computes? Central differences of the kernels themselves."""
+"""Are the gradients the derivatives of what the kernels compute? By central differences."""
 
-import attnext
 import numpy as np
 import pytest
+
+import attnext
 
 STEP = 1e-5
 SEQLENS, DIM, DIM_V, HEADS = (5, 7), 3, 4, (4, 2)

@@ -1,10 +1,11 @@
-"""Does every query see exactly the keys it may? All small masks, and all small rules, tried out one by one."""
+"""Does every query see exactly the keys it may? All small masks and rules, one by one."""
 
 import itertools
 
-import attnext
 import numpy as np
 import pytest
+
+import attnext
 
 
 def visible_by_rule(seqlen_q, seqlen_k, causal, window, q_offset):
@@ -26,7 +27,7 @@ def visible_by_rule(seqlen_q, seqlen_k, causal, window, q_offset):
 
 
 def seen(seqlen_q, seqlen_k, **options):
-    """Which keys each query attends, read off an attention whose values are the keys' own unit vectors."""
+    """Which keys each query attends, read off values that are the keys' own unit vectors."""
     q, k = np.zeros((seqlen_q, 1), np.float32), np.zeros((seqlen_k, 1), np.float32)
     out, lse = attnext.attention(
         q, k, np.eye(seqlen_k, dtype=np.float32), return_lse=True, **options

@@ -1,11 +1,12 @@
-"""Do the passes stay within their buffers, and within memory that grows with the sequence, not its square?"""
+"""Do the passes stay within their buffers, and within memory linear in the sequence?"""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from cases import DTYPES
+
+from inputs import DTYPES
 
 HERE = Path(__file__).parent
 

@@ -1,12 +1,13 @@
-"""Does attnext agree with the ONNX standard? Its Attention node tests, opset 23 to 25, put into our options.
+"""Does attnext agree with ONNX? Its Attention node tests, opset 23 to 25, in our options.
 
-ONNX aligns causal masks and windows at the keys before this call: `q_offset` is the length of the past, with
-`nonpad_kv_seqlen` its excess over the queries, and 0 without either.
+ONNX aligns causal masks and windows at the keys before this call: `q_offset` is the length of the
+past, with `nonpad_kv_seqlen` its excess over the queries, and 0 without either.
 """
 
-import attnext
 import numpy as np
 import pytest
+
+import attnext
 
 onnx = pytest.importorskip("onnx")
 

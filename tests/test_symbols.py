@@ -18,13 +18,16 @@ int sum(int n) { std::vector<int> x; x.push_back(n); x.resize(n); return x.back(
 """
 
 
+# Compilers' own, without any arithmetic: pointers to the unwinder's functions, a call of terminate.
+HARMLESS = ("DW.ref.", "__clang_call_terminate")
+
+
 def foreign_weak_symbols(object_file: Path, namespace: str) -> list[str]:
     """Weak definitions outside `namespace`, which the linker may give to every caller."""
     listing = native_build.run(native_build.tool("nm"), "-C", "--defined-only", object_file)
     lines = [line.split(maxsplit=2) for line in listing.splitlines()]
     weak = [words[2] for words in lines if len(words) == 3 and words[1] in {"W", "V", "u"}]
-    # DW.ref. symbols are pointers to the unwinder's functions, the same for every instruction set.
-    return [name for name in weak if namespace not in name and not name.startswith("DW.ref.")]
+    return [name for name in weak if namespace not in name and not name.startswith(HARMLESS)]
 
 
 def exported_functions(library: Path) -> set[str]:

@@ -1,18 +1,20 @@
-"""Are the bits the same whoever computes them: any number of threads, in any batch, beside other callers, after a fork?"""
+"""Are the bits the same for any threads, batch and callers, and after a fork?"""
 
 import os
 import threading
 
-import attnext
 import numpy as np
 import pytest
 import threadpoolctl
+
+import attnext
 from cases import CASES
 
 BY_NAME = {case.name: case for case in CASES}
 NAMES = (
     "many_chunks", "many_chunks_square", "decode_1", "gqa_everything", "bias_long", "bias_bhqk",
-    "packed_everything", "lengths_everything", "dropout_long", "neg_sq_l2_long", "additive_hd_hd", "alibi_long",
+    "packed_everything", "lengths_everything", "dropout_long", "neg_sq_l2_long", "additive_hd_hd",
+    "alibi_long",
 )  # fmt: skip
 
 

@@ -1,49 +1,67 @@
-"""When is a result right? Not by a chosen number: the naive formula in the same precision earns the tolerance."""
+"""When is a result right? Not by a chosen number: the naive formula in its precision earns it."""
 
 import numpy as np
-from cases import DTYPES
+
+from inputs import DTYPES
 
 # The formula is evaluated in more digits than the inputs have: this is the truth.
-WIDER = {"float64": np.longdouble, "float32": np.float64, "float16": np.float64, "bfloat16": np.float64}
+WIDER = dict.fromkeys(DTYPES, np.float64) | {"float64": np.longdouble}
 
-# Relative to the largest value of a tensor, for well-conditioned inputs: what the interface promises.
+# Relative to the largest value of a tensor: what the interface promises.
 CONTRACT = {"float64": 1e-10, "float32": 2e-5, "float16": 6e-3, "bfloat16": 4e-2}
 
-# One rounding of a result of this type, relative to its largest value.
+# One rounding, relative to the number rounded.
 ROUNDING = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
-# A gradient that is 0 in exact arithmetic, as that of q with a single key, is a difference of numbers of size one.
-_CANCELLED = 1e-2
+# What the terms of each of these sums are multiples of.
+FACTORS = {"out": "v", "dq": "k", "dk": "q", "dv": "dout"}
 
 
 def error(x, truth):
     """The largest difference; infinite unless both are infinite, or NaN, at the same places."""
     x, truth = np.asarray(x).astype(np.longdouble), np.asarray(truth)
     is_finite = np.isfinite(truth)
-    if not np.array_equal(
-        np.where(is_finite, 0, truth), np.where(np.isfinite(x), 0, x), equal_nan=True
-    ):
+    beyond = np.where(is_finite, 0, truth), np.where(np.isfinite(x), 0, x)
+    if not np.array_equal(*beyond, equal_nan=True):
         return np.inf
     return float(np.abs(x[is_finite] - truth[is_finite]).max(initial=0))
 
 
 def largest(x):
-    x = np.asarray(x)
+    """The largest finite magnitude."""
+    x = np.asarray(x).astype(np.float64)
     return float(np.abs(x[np.isfinite(x)]).max(initial=0))
 
 
-def check(name, actual, truth, naive, dtype, lse):
-    """Accepts ``actual`` if it is about as good as the naive formula, and as good as promised.
+def size_of_terms(name, inputs, lse):
+    """How large a sum is if nothing cancels: where it does, the errors of its terms do not."""
+    if name in ("dq", "dk") and inputs.options.get("score") == "cosine":
+        norms = np.linalg.norm(np.asarray(getattr(inputs, name[1])).astype(np.float64), axis=-1)
+        return 0.1 * max(1, largest(1 / norms[norms > 0]))
+    if name in FACTORS:
+        return 0.1 * max(1, largest(getattr(inputs, FACTORS[name])))
+    return 1 if name == "lse" else np.size(lse) ** 0.5
 
-    Weights are e^(score - lse): one rounding of a score near ``lse`` is |lse| roundings of a weight.
+
+def check(name, actual, truth, naive, inputs, lse):
+    """Accept ``actual`` if it is about as good as the naive formula, and as good as promised.
+
+    Twice the naive formula's error, and what luck may have spared it: the rounding of the result,
+    or of the terms of a sum over all rows; in the weights e^(score - lse) those of score and lse,
+    each |lse| roundings of a weight; and about sqrt(n) / 2 roundings for a sum of n terms.
     """
+    dtype, result_dtype = (np.asarray(x).dtype.name for x in (inputs.q, actual))
     assert actual.shape == truth.shape, f"{name} has shape {actual.shape}, not {truth.shape}"
-    result_dtype = next(key for key, value in DTYPES.items() if value == np.asarray(actual).dtype)
-    found, scale = error(actual, truth), max(largest(truth), _CANCELLED)
-    weight_rounding = ROUNDING["float64" if dtype == "float64" else "float32"] * largest(lse)
-    allowed = 2 * error(naive, truth) + (ROUNDING[result_dtype] + weight_rounding) * scale
-    assert found <= allowed, (
-        f"{name}: error {found:.3g}, twice the naive formula's is {allowed:.3g}"
-    )
+    size = largest(truth)
+    scale = max(size, size_of_terms(name, inputs, lse))
+    rounding = ROUNDING[result_dtype] * size
+    if name not in (*FACTORS, "lse"):
+        rounding = max(ROUNDING[dtype], ROUNDING[result_dtype]) * scale
+    accumulated = ROUNDING["float64" if dtype == "float64" else "float32"]
+    longest_sum = max(*inputs.q.shape, *inputs.k.shape)
+    of_terms = accumulated * (1 + 2 * largest(lse) + longest_sum**0.5 / 2)
+    allowed = 2 * error(naive, truth) + rounding + of_terms * scale
     promised = max(CONTRACT[dtype], CONTRACT[result_dtype]) * scale
+    found = error(actual, truth)
+    assert found <= allowed, f"{name}: error {found:.3g}, earned {allowed:.3g}"
     assert found <= promised, f"{name}: error {found:.3g}, promised {promised:.3g}"

@@ -1,7 +1,8 @@
 """How does attnext run a case? By its public functions."""
 
-import attnext
 import numpy as np
+
+import attnext
 
 
 def version():

@@ -1,6 +1,7 @@
 """What does plain NumPy take? The formula as one writes it, with the whole score matrix."""
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 LARGEST_SCORES = 2 * 1024**3
 
@@ -23,7 +24,7 @@ def why_not(case):
 
 
 def additive_mask(case, inputs):
-    """Everything that is added to the scores, -inf where a pair does not attend; None if nothing."""
+    """All that is added to the scores, -inf where a pair does not attend; None if nothing is."""
     parts = []
     if case.causal or case.window:
         first, end = case.visible(case.seqlen, case.keys)
@@ -42,7 +43,8 @@ def additive_mask(case, inputs):
 
 
 def prepare(case, inputs, threads):
-    """The call; its threads are those of NumPy's BLAS, which the environment sets."""
+    """The call; only its matrix products, which are BLAS's, use more than one thread."""
+    threadpool_limits(limits=threads, user_api="blas")
     q, v = inputs["q"], inputs["v"]
     group = case.heads // case.key_heads
     k, v = (np.repeat(inputs[name], group, axis=1) if group > 1 else inputs[name] for name in "kv")

@@ -1,5 +1,7 @@
-"""How does ONNX Runtime run a case? By its fused MultiHeadAttention; with fewer key heads or a
-softcap, by the standard Attention operator."""
+"""How does ONNX Runtime run a case? By its fused MultiHeadAttention operator.
+
+With fewer key heads or a softcap, which that one lacks, by the standard Attention operator.
+"""
 
 import numpy as np
 import onnxruntime
@@ -98,7 +100,8 @@ def _attention(case, inputs, added):
 
 def _heads_last(array):
     batch, heads, seqlen, head_dim = array.shape
-    return np.ascontiguousarray(array.transpose(0, 2, 1, 3)).reshape(batch, seqlen, heads * head_dim)
+    array = np.ascontiguousarray(array.transpose(0, 2, 1, 3))
+    return array.reshape(batch, seqlen, heads * head_dim)
 
 
 def read(case, result):

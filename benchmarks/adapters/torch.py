@@ -1,7 +1,7 @@
 """How does PyTorch run a case? By scaled_dot_product_attention; what that lacks, written out."""
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from .numpy import additive_mask
 
@@ -52,8 +52,8 @@ def _without_gradient(attend, q, k, v, added):
 def _fused(case, own_causal):
     def attend(q, k, v, added):
         if case.score == "cosine":
-            q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
-        return F.scaled_dot_product_attention(
+            q, k = functional.normalize(q, dim=-1), functional.normalize(k, dim=-1)
+        return functional.scaled_dot_product_attention(
             q, k, v, attn_mask=added, dropout_p=case.dropout, is_causal=own_causal,
             scale=case.scale, enable_gqa=case.heads != case.key_heads,
         )  # fmt: skip

@@ -1,5 +1,6 @@
 // What a score is: the terms of q and k, and the modifiers after them, each value beside its derivative. Generic over the
-// number type: a float of a CUDA thread and a vector of SIMD lanes read the same lines. `Math` names tanh and sqrt of V.
+// number type: a float of a CUDA thread and a vector of SIMD lanes read the same lines. `Math` names tanh, its
+// slope and sqrt of V.
 //
 // score = scale * finish(sum_d term(q_d, k_d));  softcap;  + bias;  + alibi;  then the mask (semantics: "order").
 #pragma once
@@ -50,10 +51,10 @@ struct AdditiveTerm {
   ATTNEXT_HD V add(V sum, V q, V k, V weight) {
     return sum + weight * Math::tanh(q + k);
   }
-  // t = tanh(q + k) is also the derivative by the weight; by q and by k it is the same.
+  // By q and by k; by the weight it is tanh(q + k) itself.
   template <class V>
-  ATTNEXT_HD V slope(V t, V weight) {
-    return weight - weight * t * t;
+  ATTNEXT_HD V slope(V tanh_slope, V weight) {
+    return weight * tanh_slope;
   }
 };
 
@@ -68,15 +69,15 @@ ATTNEXT_HD V finish_neg_l2_slope(V finished) {
   return finished < V{} ? V{} - 1 / (finished + finished) : V{};
 }
 
-// cap tanh(score / cap), handed out as `tanh` times `cap` because the derivative needs the first alone. It must be taken
-// before the mask writes -infinity: 1 - (-infinity)^2 would poison ds.
 template <class Math, class V, class A>
-ATTNEXT_HD V softcap_tanh(V score, A cap) {
-  return Math::tanh(score * (1 / cap));
+ATTNEXT_HD V softcap(V score, A cap) {
+  return Math::tanh(score * (1 / cap)) * cap;
 }
-template <class V>
-ATTNEXT_HD V softcap_slope(V tanh) {
-  return 1 - tanh * tanh;
+// 1 - tanh^2, taken of the score before the mask writes -infinity, and not from the tanh: 1 - t t would cancel where the
+// cap bites.
+template <class Math, class V, class A>
+ATTNEXT_HD V softcap_slope(V score, A cap) {
+  return Math::tanh_slope(score * (1 / cap));
 }
 
 // ALiBi, Press, Smith, Lewis 2022 (arXiv:2108.12409), |.| form: also for keys right of the diagonal.

@@ -10,9 +10,12 @@ namespace {
 
 const char* allowed_dtypes(Role role) {
   switch (role) {
-    case Role::kBool: return "bool";
-    case Role::kInteger: return "an integer type";
-    default: return "float64, float32, float16 or bfloat16";
+    case Role::kBool:
+      return "bool";
+    case Role::kInteger:
+      return "an integer type";
+    default:
+      return "float64, float32, float16 or bfloat16";
   }
 }
 
@@ -24,8 +27,10 @@ template <class Found>
 attnext_dtype numpy_dtype(const py::dtype& dtype) {
   const auto size = dtype.itemsize();
   switch (dtype.kind()) {
-    case 'b': return ATTNEXT_BOOL;
-    case 'i': return size == 8 ? ATTNEXT_INT64 : size == 4 ? ATTNEXT_INT32 : ATTNEXT_ABSENT;
+    case 'b':
+      return ATTNEXT_BOOL;
+    case 'i':
+      return size == 8 ? ATTNEXT_INT64 : size == 4 ? ATTNEXT_INT32 : ATTNEXT_ABSENT;
     case 'f':
       if (size == 4) return ATTNEXT_FLOAT32;
       if (size == 2) return ATTNEXT_FLOAT16;
@@ -33,7 +38,8 @@ attnext_dtype numpy_dtype(const py::dtype& dtype) {
     case 'V':  // ml_dtypes registers its types with NumPy as void
       return py::cast<std::string>(dtype.attr("name")) == "bfloat16" ? ATTNEXT_BFLOAT16
                                                                      : ATTNEXT_ABSENT;
-    default: return ATTNEXT_ABSENT;
+    default:
+      return ATTNEXT_ABSENT;
   }
 }
 
@@ -68,7 +74,8 @@ Array from_numpy(py::array array, const char* name, Role role) {
   if (order != '=' && order != '|' && !py::cast<bool>(dtype.attr("isnative")))
     raise(PyExc_TypeError, name, " is not in this machine's byte order: its dtype is ",
           py::cast<std::string>(py::str(dtype)), "; use .astype(dtype.newbyteorder('='))");
-  if (Py_TYPE(array.ptr()) != py::detail::npy_api::get().PyArray_Type_ && py::hasattr(array, "mask"))
+  if (Py_TYPE(array.ptr()) != py::detail::npy_api::get().PyArray_Type_ &&
+      py::hasattr(array, "mask"))
     raise(PyExc_TypeError, name, " is a masked array; use `mask=` or `bias=` for what it hides");
   const attnext_dtype code = numpy_dtype(dtype);
   if (code == ATTNEXT_ABSENT) {
@@ -123,7 +130,8 @@ void require_readable_memory(const DLTensor& theirs, py::handle value, const cha
 
 std::string dtype_text(const DLDataType& type) {
   const char* kinds[] = {"int", "uint", "float", "opaque", "bfloat", "complex", "bool"};
-  const std::string kind = type.code < 7 ? kinds[type.code] : "DLPack type " + std::to_string(type.code) + "/";
+  const std::string kind =
+      type.code < 7 ? kinds[type.code] : "DLPack type " + std::to_string(type.code) + "/";
   return kind + std::to_string(type.bits);
 }
 
@@ -138,15 +146,16 @@ void describe(const DLTensor& theirs, attnext_tensor& tensor) {
   if (theirs.data) tensor.data = static_cast<char*>(theirs.data) + theirs.byte_offset;
 }
 
-// Runs a step of the protocol. Libraries refuse in many ways what has no plain memory (tracers, sparse or deleted arrays).
+// Runs a step of the protocol. Libraries refuse in many ways what has no plain memory (tracers,
+// sparse or deleted arrays).
 template <class Step>
 auto ask(py::handle value, const char* name, Step step) {
   try {
     return step();
   } catch (py::error_already_set& error) {
     if (error.matches(PyExc_MemoryError) || !error.matches(PyExc_Exception)) throw;
-    raise(PyExc_TypeError, name, " (", type_name(value), ") has no memory to be read: ",
-          py::cast<std::string>(py::str(error.value())));
+    raise(PyExc_TypeError, name, " (", type_name(value),
+          ") has no memory to be read: ", py::cast<std::string>(py::str(error.value())));
   }
 }
 
@@ -160,7 +169,8 @@ Array from_dlpack(py::handle value, const char* name, Role role) {
   result.source = py::reinterpret_borrow<py::object>(value);
   require_host(ask(value, name, [&] { return value.attr("__dlpack_device__")(); }), value, name);
   // DLPack exports the memory of a lazily negated tensor without the sign.
-  if (py::hasattr(value, "is_neg") && says(value, "is_neg")) result.source = value.attr("resolve_neg")();
+  if (py::hasattr(value, "is_neg") && says(value, "is_neg"))
+    result.source = value.attr("resolve_neg")();
   if (py::hasattr(value, "block_until_ready")) value.attr("block_until_ready")();
   result.borrowed = ask(value, name, [&] { return BorrowedTensor(result.source); });
 
@@ -223,15 +233,18 @@ Array import_array(py::handle value, const char* name, Role role) {
 Array import_beside(const Array& q, py::handle value, const char* name, Role role,
                     bool may_be_numpy) {
   Array array = import_array(value, name, role);
-  if (array.is_numpy ? q.is_numpy || may_be_numpy
-                     : Py_TYPE(value.ptr()) == Py_TYPE(q.source.ptr()) ||
-                           library_of(value) == library_of(q.source))
+  if (array.is_numpy
+          ? q.is_numpy || may_be_numpy
+          : Py_TYPE(value.ptr()) == Py_TYPE(q.source.ptr()) ||
+                py::isinstance<ResultTensor>(value) || library_of(value) == library_of(q.source))
     return array;
   raise(PyExc_TypeError, name, " must be of q's library ", library_of(q.source), ", found ",
         library_of(value));
 }
 
-std::string shape_text(const attnext_tensor& tensor) { return axes_text(tensor.shape, tensor.ndim); }
+std::string shape_text(const attnext_tensor& tensor) {
+  return axes_text(tensor.shape, tensor.ndim);
+}
 
 int64_t num_elements(const attnext_tensor& tensor) {
   int64_t count = 1;
@@ -242,12 +255,16 @@ int64_t num_elements(const attnext_tensor& tensor) {
 int item_size(int32_t dtype) {
   switch (dtype) {
     case ATTNEXT_FLOAT64:
-    case ATTNEXT_INT64: return 8;
+    case ATTNEXT_INT64:
+      return 8;
     case ATTNEXT_FLOAT32:
-    case ATTNEXT_INT32: return 4;
+    case ATTNEXT_INT32:
+      return 4;
     case ATTNEXT_FLOAT16:
-    case ATTNEXT_BFLOAT16: return 2;
-    default: return 1;
+    case ATTNEXT_BFLOAT16:
+      return 2;
+    default:
+      return 1;
   }
 }
 
@@ -295,7 +312,7 @@ Output::Output(const Array& like, const attnext_tensor& shape_and_dtype)
     return;
   }
   const py::dtype dtype = tensor.dtype == like.tensor.dtype
-                          ? py::reinterpret_borrow<py::array>(like_).dtype()
+                              ? py::reinterpret_borrow<py::array>(like_).dtype()
                           : tensor.dtype == ATTNEXT_FLOAT64 ? py::dtype::of<double>()
                                                             : py::dtype::of<float>();
   py::array array(dtype, py::array::ShapeContainer(tensor.shape, tensor.shape + tensor.ndim));
@@ -306,8 +323,15 @@ Output::Output(const Array& like, const attnext_tensor& shape_and_dtype)
 py::object Output::finish() const {
   if (!result_) return py::none();
   if (py::isinstance<py::array>(result_)) return result_;
-  const py::object array_api_compat = py::module_::import("array_api_compat");
-  return array_api_compat.attr("array_namespace")(like_).attr("from_dlpack")(result_);
+  const py::object find = py::module_::import("array_api_compat").attr("array_namespace");
+  py::object library;
+  try {
+    library = find(like_);
+  } catch (py::error_already_set& error) {
+    if (!error.matches(PyExc_TypeError)) throw;
+    return result_;  // of no known library: the caller takes it through DLPack, as it was given
+  }
+  return library.attr("from_dlpack")(result_);
 }
 
 }  // namespace attnext::bindings

@@ -15,18 +15,21 @@ constexpr int kMaxAxes = 4;
 // What an argument may hold. Integers of other widths are converted; nothing else is.
 enum class Role { kData, kFloat, kBool, kInteger };
 
-// An array argument, and what keeps its memory alive. dtype is ATTNEXT_ABSENT where it was not given.
+// An array argument, and what keeps its memory alive. dtype is ATTNEXT_ABSENT where it was not
+// given.
 struct Array {
-  attnext_tensor tensor{};     // axes in the caller's order
-  py::object source;           // the caller's array, or our converted copy: results of its kind take its type
-  BorrowedTensor borrowed;     // holds the memory unless source is a NumPy array
+  attnext_tensor tensor{};  // axes in the caller's order
+  py::object
+      source;  // the caller's array, or our converted copy: results of its kind take its type
+  BorrowedTensor borrowed;  // holds the memory unless source is a NumPy array
   bool is_numpy = true;
   bool is_read_only = false;
 
   bool is_present() const { return tensor.dtype != ATTNEXT_ABSENT; }
 };
 
-// `value` is a NumPy array, has __dlpack__, or, unless its role is kData, a number or a list of them.
+// `value` is a NumPy array, has __dlpack__, or, unless its role is kData, a number or a list of
+// them.
 Array import_array(py::handle value, const char* name, Role role);
 
 // Likewise, of the library that q is of, or of NumPy where `may_be_numpy`.

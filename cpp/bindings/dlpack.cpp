@@ -71,8 +71,13 @@ std::unique_ptr<Managed> export_tensor(const attnext_tensor& tensor,
   std::copy_n(tensor.shape, 4, context->shape);
   std::copy_n(tensor.strides, 4, context->strides);
   auto managed = std::make_unique<Managed>();
-  managed->dl_tensor = {memory.get(),    {kDLCPU, 0},      tensor.ndim, theirs(tensor.dtype),
-                        context->shape, context->strides, 0};
+  managed->dl_tensor = {memory.get(),
+                        {kDLCPU, 0},
+                        tensor.ndim,
+                        theirs(tensor.dtype),
+                        context->shape,
+                        context->strides,
+                        0};
   managed->deleter = delete_export<Managed>;
   managed->manager_ctx = context.release();
   return managed;
@@ -104,12 +109,13 @@ attnext_dtype dlpack_dtype(const DLDataType& type) {
 BorrowedTensor::BorrowedTensor(py::handle producer) {
   const py::object capsule = request_capsule(producer);
   if (PyCapsule_IsValid(capsule.ptr(), kVersionedName)) {
-    versioned_ = static_cast<DLManagedTensorVersioned*>(
-        PyCapsule_GetPointer(capsule.ptr(), kVersionedName));
+    versioned_ =
+        static_cast<DLManagedTensorVersioned*>(PyCapsule_GetPointer(capsule.ptr(), kVersionedName));
     PyCapsule_SetName(capsule.ptr(), "used_dltensor_versioned");
     if (versioned_->version.major > DLPACK_MAJOR_VERSION) {
       const auto major = versioned_->version.major;
-      std::exchange(*this, BorrowedTensor());  // the only field of an unknown version is its deleter
+      std::exchange(*this,
+                    BorrowedTensor());  // the only field of an unknown version is its deleter
       raise(PyExc_BufferError, type_name(producer), " exports DLPack ", major,
             ", newer than the 1.x understood here");
     }

@@ -22,11 +22,16 @@ template <class... Parts>
 
 inline PyObject* exception_of(attnext_status status) {
   switch (status) {
-    case ATTNEXT_VALUE_ERROR: return PyExc_ValueError;
-    case ATTNEXT_TYPE_ERROR: return PyExc_TypeError;
-    case ATTNEXT_NOT_IMPLEMENTED: return PyExc_NotImplementedError;
-    case ATTNEXT_OUT_OF_MEMORY: return PyExc_MemoryError;
-    default: return PyExc_RuntimeError;
+    case ATTNEXT_VALUE_ERROR:
+      return PyExc_ValueError;
+    case ATTNEXT_TYPE_ERROR:
+      return PyExc_TypeError;
+    case ATTNEXT_NOT_IMPLEMENTED:
+      return PyExc_NotImplementedError;
+    case ATTNEXT_OUT_OF_MEMORY:
+      return PyExc_MemoryError;
+    default:
+      return PyExc_RuntimeError;
   }
 }
 

@@ -11,7 +11,8 @@ struct Extent {
 
 struct Inputs {
   // Without v where `v_or_null` is null: a pass over the scores alone.
-  Inputs(py::handle q_given, py::handle k_given, py::handle v_given, const py::tuple& options_given);
+  Inputs(py::handle q_given, py::handle k_given, py::handle v_given,
+         const py::tuple& options_given);
 
   // A further array of q's library and axes, like dout; one in the axes of lse.
   Array like_q(py::handle given, const char* name) const;
@@ -34,7 +35,8 @@ struct Inputs {
   Extent packed_rows(int64_t index) const;
   Extent packed_keys(int64_t index) const;
 
-  // A result [batch, num_heads_q, length] or [batch, num_heads_q, rows, length] in the caller's rank.
+  // A result [batch, num_heads_q, length] or [batch, num_heads_q, rows, length] in the caller's
+  // rank.
   Output per_head_rows(int64_t length) const;
   Output per_head_matrix(int64_t rows, int64_t length, int32_t result_dtype) const;
 

@@ -10,9 +10,12 @@ namespace {
 
 const char* axes_of(Layout layout) {
   switch (layout) {
-    case Layout::kBshd: return "2, 3 or 4 axes, (S, D), (S, H, D) or (B, S, H, D), for layout bshd";
-    case Layout::kThd: return "3 axes, (total, H, D), for layout thd";
-    default: return "2, 3 or 4 axes, (S, D), (H, S, D) or (B, H, S, D), for layout bhsd";
+    case Layout::kBshd:
+      return "2, 3 or 4 axes, (S, D), (S, H, D) or (B, S, H, D), for layout bshd";
+    case Layout::kThd:
+      return "3 axes, (total, H, D), for layout thd";
+    default:
+      return "2, 3 or 4 axes, (S, D), (H, S, D) or (B, H, S, D), for layout bhsd";
   }
 }
 

@@ -16,7 +16,8 @@ void require_same_rank(const Array& array, const char* name, const Array& q);
 // q, k, v and out: to [batch, heads, seqlen, dim]. Axes that rank 3 and 2 lack have length 1.
 attnext_tensor to_canonical(const attnext_tensor& tensor, Layout layout);
 
-// Pages, whatever the layout: (num_pages, page_size, heads, dim) to [num_pages, heads, page_size, dim].
+// Pages, whatever the layout: (num_pages, page_size, heads, dim) to [num_pages, heads, page_size,
+// dim].
 attnext_tensor pages_to_canonical(const attnext_tensor& pages);
 
 // lse and its kind: axes of length 1 in front until there are `ndim`.

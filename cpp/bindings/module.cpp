@@ -24,9 +24,11 @@ py::list isas() {
 
 namespace py = pybind11;
 
-PYBIND11_MODULE(_core, m, py::mod_gil_not_used(), py::multiple_interpreters::per_interpreter_gil()) {
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used(),
+                py::multiple_interpreters::per_interpreter_gil()) {
   using namespace attnext::bindings;
-  m.doc() = "attnext's C interface over Python arrays; attnext itself is the documented face of it.";
+  m.doc() =
+      "attnext's C interface over Python arrays; attnext itself is the documented face of it.";
   m.attr("OPTION_NAMES") = option_names();
   register_result_tensor(m);
 

@@ -65,8 +65,7 @@ constexpr NamedScore kScores[] = {
 };
 
 bool equals(py::handle value, const char* text) {
-  return PyUnicode_Check(value.ptr()) &&
-         PyUnicode_CompareWithASCIIString(value.ptr(), text) == 0;
+  return PyUnicode_Check(value.ptr()) && PyUnicode_CompareWithASCIIString(value.ptr(), text) == 0;
 }
 
 std::string text_of(py::handle value) { return py::cast<std::string>(py::repr(value)); }
@@ -81,6 +80,12 @@ double read_number(py::handle value, const char* name) {
   return number;
 }
 
+int64_t read_reach(py::handle value) {
+  return value.is_none() ? -1 : read_integer(value, "window");
+}
+
+}  // namespace
+
 int64_t read_integer(py::handle value, const char* name) {
   const auto index = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
   if (!index) {
@@ -92,12 +97,6 @@ int64_t read_integer(py::handle value, const char* name) {
   if (overflow) raise(PyExc_ValueError, name, " must fit 64 bits, found ", text_of(value));
   return number;
 }
-
-int64_t read_reach(py::handle value) {
-  return value.is_none() ? -1 : read_integer(value, "window");
-}
-
-}  // namespace
 
 double read_probability(py::handle value) { return read_number(value, "dropout"); }
 

@@ -11,14 +11,30 @@ namespace attnext::bindings {
 
 // The order in which Python hands the option values over: that of `attnext.attention`'s signature.
 enum class Option {
-  kScore, kScale, kCausal, kQOffset, kWindow, kSoftcap, kMask, kBias, kAlibiSlopes, kSinks,
-  kDropout, kSeed, kQLengths, kKvLengths, kCuSeqlensQ, kCuSeqlensK, kBlockTable, kLayout,
+  kScore,
+  kScale,
+  kCausal,
+  kQOffset,
+  kWindow,
+  kSoftcap,
+  kMask,
+  kBias,
+  kAlibiSlopes,
+  kSinks,
+  kDropout,
+  kSeed,
+  kQLengths,
+  kKvLengths,
+  kCuSeqlensQ,
+  kCuSeqlensK,
+  kBlockTable,
+  kLayout,
 };
 constexpr int kNumOptions = static_cast<int>(Option::kLayout) + 1;
 constexpr const char* kOptionNames[kNumOptions] = {
-    "score", "scale", "causal", "q_offset", "window", "softcap", "mask", "bias", "alibi_slopes",
-    "sinks", "dropout", "seed", "q_lengths", "kv_lengths", "cu_seqlens_q", "cu_seqlens_k",
-    "block_table", "layout",
+    "score",     "scale",      "causal",       "q_offset",     "window",      "softcap",
+    "mask",      "bias",       "alibi_slopes", "sinks",        "dropout",     "seed",
+    "q_lengths", "kv_lengths", "cu_seqlens_q", "cu_seqlens_k", "block_table", "layout",
 };
 
 // The options of one call. `c` points into the arrays beside it, so it stays where it is made.
@@ -63,6 +79,7 @@ struct OptionGradient {
 };
 extern const OptionGradient kOptionGradients[6];
 
+int64_t read_integer(py::handle value, const char* name);
 double read_probability(py::handle value);
 uint64_t read_seed(py::handle value);
 

@@ -38,8 +38,7 @@ Array import_out(py::handle given, const Inputs& inputs) {
   if (out.is_read_only) raise(PyExc_ValueError, "out is read-only");
   if (!out.source.is(given))
     raise(PyExc_ValueError, "out must be aligned to its element size and not lazily negated");
-  if (out.tensor.dtype != expected.dtype)
-    raise(PyExc_TypeError, "out must have q's dtype");
+  if (out.tensor.dtype != expected.dtype) raise(PyExc_TypeError, "out must have q's dtype");
   if (out.tensor.ndim != expected.ndim ||
       !std::equal(expected.shape, expected.shape + expected.ndim, out.tensor.shape))
     raise(PyExc_ValueError, "out must have shape ", shape_text(expected), ", found ",
@@ -71,8 +70,7 @@ py::object forward(py::handle q, py::handle k, py::handle v, const py::tuple& op
   run([&] {
     return attnext_forward(&inputs.q, &inputs.k, &inputs.v, &inputs.options.c, &c_out, &c_lse);
   });
-  py::object result =
-      given.is_present() ? py::reinterpret_borrow<py::object>(out) : made.finish();
+  py::object result = given.is_present() ? py::reinterpret_borrow<py::object>(out) : made.finish();
   if (!return_lse) return result;
   return py::make_tuple(std::move(result), lse.finish());
 }
@@ -165,7 +163,7 @@ py::array dropout_mask(const py::sequence& shape, py::handle dropout, py::handle
     raise(PyExc_ValueError, "shape must be (B, H, Sq, Sk), (H, Sq, Sk) or (Sq, Sk), found ",
           shape.size(), " axes");
   std::vector<py::ssize_t> axes;
-  for (const py::handle axis : shape) axes.push_back(py::cast<py::ssize_t>(axis));
+  for (const py::handle axis : shape) axes.push_back(read_integer(axis, "shape"));
   if (std::any_of(axes.begin(), axes.end(), [](py::ssize_t axis) { return axis < 0; }))
     raise(PyExc_ValueError, "shape must have no negative length");
   int64_t canonical[4] = {1, 1, 1, 1};

@@ -33,13 +33,14 @@ std::vector<int64_t> read_rows(py::handle given, const Inputs& inputs) {
 }
 
 // The part [begin, begin + length) of an axis; a broadcast axis stays as it is.
-void narrow(attnext_tensor& tensor, int axis, int64_t begin, int64_t length, bool is_broadcastable) {
+void narrow(attnext_tensor& tensor, int axis, int64_t begin, int64_t length,
+            bool is_broadcastable) {
   if (axis < 0 || axis >= tensor.ndim) return;
   if (is_broadcastable && tensor.shape[axis] == 1) return;
   tensor.shape[axis] = length;
   if (tensor.data)
-    tensor.data = static_cast<char*>(tensor.data) +
-                  begin * tensor.strides[axis] * item_size(tensor.dtype);
+    tensor.data =
+        static_cast<char*>(tensor.data) + begin * tensor.strides[axis] * item_size(tensor.dtype);
 }
 
 void compute(const attnext_tensor& q, const attnext_tensor& k, const attnext_options& options,
@@ -103,7 +104,8 @@ void compute_any_order(const Inputs& inputs, const std::vector<int64_t>& rows,
   if (std::is_sorted(rows.begin(), rows.end())) return compute_sorted(inputs, rows, p);
   std::vector<size_t> order(rows.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return rows[a] < rows[b]; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return rows[a] < rows[b]; });
   std::vector<int64_t> sorted_rows;
   for (const size_t place : order) sorted_rows.push_back(rows[place]);
 

@@ -25,9 +25,7 @@ static void add_block(const BackwardParams& params, const BackwardSums<A>& sums,
                           [&](int64_t row) { return reinterpret_cast<char*>(w.dq + (row - rows.begin) * width); });
     for (int64_t row = panel.panel.rows.begin; row < panel.panel.rows.end; ++row) {
       const int64_t at = row_base(sums, g) + row, lane = row - panel.panel.rows.begin;
-      if (sums.scale) sums.scale[at] += panel.sums.scale[lane];
-      if (sums.slope) sums.slope[at] += panel.sums.slope[lane];
-      if (sums.bias) sums.bias[at] += panel.sums.bias[lane];
+      for (int i = 0; sums.rows && i < kNumRowSums; ++i) sums.rows[at * kNumRowSums + i] += panel.sums[i][lane];
     }
   }
   for (int64_t row = rows.begin; row < rows.end; ++row) {
@@ -93,7 +91,7 @@ template <class A, class Term>
 static void backward_item(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g, Span chunk,
                           int64_t item, const Predecessors& before, BackwardScratch<A>& w) {
   const Problem& p = params.problem;
-  const RowSumsWanted wanted = {sums.scale != nullptr, sums.slope != nullptr, sums.bias != nullptr};
+  const RowSumsWanted wanted = {sums.rows != nullptr, params.dscale != nullptr, params.dalibi_slopes != nullptr};
   const Padding padding = Term::kIsBilinear ? Padding::kNone : Padding::kZeros;
   const RowBlock<A> k = load_keys<A>(g, chunk, padding, w.k), v = load_values<A>(g, chunk, Padding::kNone, w.v);
   std::memset(w.dk, 0, sizeof(A) * (chunk.end - chunk.begin) * padded<A>(p.head_dim));
@@ -158,9 +156,9 @@ static void carve_sums(const BackwardParams& params, int64_t items, Arena* arena
   sums->progress = take<int64_t>(arena, items);
   sums->lse_log2 = take<A>(arena, rows);
   sums->delta = take<A>(arena, rows);
-  sums->scale = take_if(params.dscale != nullptr, rows);
-  sums->slope = take_if(params.dalibi_slopes != nullptr, rows);
-  sums->bias = take_if(sums->bias_sum == BiasSum::kPerRow, rows);
+  const bool has_row_sums =
+      params.dscale || params.dalibi_slopes || params.dsinks || sums->bias_sum == BiasSum::kPerRow;
+  sums->rows = has_row_sums ? take<double>(arena, rows * kNumRowSums) : nullptr;
   sums->bias_keys = take_if(sums->bias_sum == BiasSum::kPerKey, keys * p.num_heads_q);
   sums->weight = take_if(params.dweight != nullptr, items * p.group_size * width);
   sums->dq = take_if(!adds_to_dq<A>(params), rows * width);
@@ -185,11 +183,10 @@ static void finish_sums(const BackwardParams& params, const BackwardSums<A>& sum
   }
   for (int64_t i = 0; i < p.batch * p.num_heads_kv; ++i) {
     const Group g = group_of(p, i / p.num_heads_kv, i % p.num_heads_kv);
-    if (params.dscale) sum_rows_by_head<A>(sums, g, sums.scale, params.dscale);
-    if (params.dalibi_slopes) sum_rows_by_head<A>(sums, g, sums.slope, params.dalibi_slopes);
+    if (sums.rows) finish_rows_of_group<A>(params, sums, g, totals);
     if (params.dweight) sum_weights<A>(params, sums, items, g);
     if (params.dscore_bias) sum_score_bias<A>(params, sums, g);
-    if (has_small_bias) sum_bias_of_group<A>(sums, g, totals);
+    if (sums.bias_sum == BiasSum::kPerKey) sum_bias_keys<A>(sums, g, totals);
   }
   if (has_small_bias) copy_tensor<double>(static_cast<const double*>(totals.data), params.dbias);
   if (sums.bias_sum == BiasSum::kDense && sums.dbias.data != params.dbias.data)

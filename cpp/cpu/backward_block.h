@@ -15,7 +15,7 @@ struct BackwardSums {
   int64_t* keys_before;     // [batch + 1]
   int64_t* progress;        // [items]
   A *lse_log2, *delta;      // [rows]
-  A *scale, *slope, *bias;  // [rows], null where not wanted
+  double* rows;             // [rows, kNumRowSums], null where not wanted
   A* bias_keys;             // [heads x keys], null where not wanted
   A* weight;                // [items, group_size, padded head_dim], null where not wanted
   A* dq;                    // [rows, padded head_dim], null: dq itself is added to
@@ -70,7 +70,7 @@ static BackwardScratch<A> carve_backward(const Problem& p, Arena* arena) {
   w.bias_keys = take<A>(arena, p.group_size * kChunkKeys);
   w.weight = take<A>(arena, p.weight ? p.group_size * d : 0);
   w.dweight = take<A>(arena, p.weight ? p.group_size * d : 0);
-  for (A** tile : {&w.tiles.s, &w.tiles.dp, &w.tiles.raw, &w.tiles.tanh, &w.tiles.scratch})
+  for (A** tile : {&w.tiles.s, &w.tiles.dp, &w.tiles.raw, &w.tiles.softcap_slope, &w.tiles.scratch})
     *tile = take<A>(arena, kTileK * lanes);
   return w;
 }
@@ -95,7 +95,7 @@ static void load_gradient_block(const BackwardParams& params, const BackwardSums
     load_transposed<A>(lane_rows(panel.panel, dout, 3, [&](int64_t row) { return row_pointer(g, dout, row); }),
                        panel.panel.vectors, 0, p.head_dim_v, panel.dout_t);
     std::memset(panel.dq_t, 0, sizeof(A) * p.head_dim * lanes_of(panel.panel));
-    std::memset(&panel.sums, 0, sizeof(panel.sums));
+    std::memset(panel.sums, 0, sizeof(panel.sums));
     for (int lane = 0; lane < lanes_of(panel.panel); ++lane) {
       const int64_t row = row_base(sums, g) + min_of(begin + lane, rows.end - 1);
       panel.lse_log2[lane] = sums.lse_log2[row];
@@ -121,15 +121,14 @@ static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted&
   const GradientTiles<A>& t = w.tiles;
   const bool needs_raw = wanted.scale || g.problem->score == Score::kNegL2;
   compute_scores<A, Term>(g, panel->panel, tile, k, ScaleOn::kScores,
-                          {needs_raw ? t.raw : nullptr, g.problem->softcap > 0 ? t.tanh : nullptr}, t.s, t.scratch);
+                          {needs_raw ? t.raw : nullptr, g.problem->softcap > 0 ? t.softcap_slope : nullptr}, t.s, t.scratch);
   multiply_keys<A, DotTerm>(panel->panel.vectors, v, tile.keys.end - tile.keys.begin, panel->dout_t, nullptr,
                             g.problem->head_dim_v, t.dp);                          // dp = dout vT
   differentiate_softmax<A>(g, *panel, tile, t, p, stride);                         // ds = p (dp - delta)
   if (sums.bias_sum == BiasSum::kDense) add_bias_tile<A>(g, panel->panel, tile, t.dp, sums.dbias);
   if (sums.bias_sum == BiasSum::kPerKey) add_bias_keys<A>(g, panel->panel, tile, t.dp, chunk_begin, w.bias_keys);
-  if (wanted.bias) sum_bias_rows<A>(tile, panel, t.dp);
-  if (wanted.slope) sum_slope_rows<A>(g, tile, panel, t.dp);
-  differentiate_modifiers<A>(g, tile, t, wanted, panel, ds, stride);
+  if (wanted.any) sum_rows<A>(g, tile, t, wanted, panel);
+  differentiate_modifiers<A>(g, tile, t, *panel, ds, stride);
 }
 
 // dq, dk and dweight of the additive score: one tanh serves all three. Lanes are d.
@@ -145,9 +144,9 @@ static void spread_additive(const Problem& p, Span rows, int64_t num_keys, RowBl
       for (int64_t key = 0; key < num_keys; ++key) {
         const A ds = w.ds[key * stride + row];
         if (ds == 0) continue;  // masked pairs need no tanh
-        const Vec<A> t = tanh<A>(q + load<A>(k.data + key * k.stride + d));
-        const Vec<A> change = ds * AdditiveTerm::slope(t, weight);
-        dweight += ds * t;
+        const Tanh<A> t = tanh_with_slope<A>(q + load<A>(k.data + key * k.stride + d));
+        const Vec<A> change = ds * AdditiveTerm::slope(t.slope, weight);
+        dweight += ds * t.value;
         dq += change;
         store<A>(dk + key * width + d, load<A>(dk + key * width + d) + change);
       }

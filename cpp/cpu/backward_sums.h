@@ -16,6 +16,11 @@ static bool adds_to_dq(const BackwardParams& params) {
 }
 
 template <class A>
+static double row_dlse(const BackwardParams& params, const Group& g, int64_t row) {
+  return is_present(params.dlse) ? read_element<double>(row_pointer(g, params.dlse, row), dtype_of(params.dlse)) : 0;
+}
+
+template <class A>
 static double row_delta(const BackwardParams& params, const Group& g, int64_t row) {
   const char *out = row_pointer(g, params.out, row), *dout = row_pointer(g, params.dout, row);
   const int64_t count = params.problem.head_dim_v;
@@ -25,11 +30,10 @@ static double row_delta(const BackwardParams& params, const Group& g, int64_t ro
     sum += load_elements<A>(out, dtype_of(params.out), params.out.strides[3], d, columns) *
            load_elements<A>(dout, dtype_of(params.dout), params.dout.strides[3], d, columns);
   }
-  const A dlse = is_present(params.dlse) ? read_element<A>(row_pointer(g, params.dlse, row), dtype_of(params.dlse)) : A(0);
-  return static_cast<double>(horizontal_sum<A>(sum) - dlse);
+  return static_cast<double>(horizontal_sum<A>(sum)) - row_dlse<A>(params, g, row);
 }
 
-// Row constants of one group, its dsinks, and zeros where sums will be added.
+// Row constants of one group, and zeros where sums will be added.
 template <class A>
 static void prepare_group(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g) {
   const Problem& p = params.problem;
@@ -39,12 +43,8 @@ static void prepare_group(const BackwardParams& params, const BackwardSums<A>& s
     const double lse = read_element<double>(row_pointer(g, params.lse, row), dtype_of(params.lse));
     sums.delta[base + row] = static_cast<A>(delta);
     sums.lse_log2[base + row] = static_cast<A>(row_lse_log2(lse));
-    for (A* zeroed : {sums.scale, sums.slope, sums.bias})
-      if (zeroed) zeroed[base + row] = A(0);
+    if (sums.rows) std::memset(sums.rows + (base + row) * kNumRowSums, 0, sizeof(double) * kNumRowSums);
     if (sums.dq) std::memset(sums.dq + (base + row) * width, 0, sizeof(A) * width);
-    const int64_t head = head_of(g, row);
-    if (params.dsinks && lse != -__builtin_inf())
-      params.dsinks[g.sequence * p.num_heads_q + head] += sink_gradient(exp(p.sinks[head] - lse), delta);
   }
   const int64_t last = p.is_packed ? g.num_rows : p.seqlen_q * p.group_size;
   for (int64_t row = sums.dq ? g.num_rows : 0; row < last; ++row)
@@ -78,11 +78,26 @@ static void sum_score_bias(const BackwardParams& params, const BackwardSums<A>& 
   }
 }
 
+// What follows from the sums over each row's keys: dscale, dalibi_slopes, dsinks, and a bias shared by a row's keys, whose
+// `bias_totals` is a broadcast view of float64 (or absent).
 template <class A>
-static void sum_rows_by_head(const BackwardSums<A>& sums, const Group& g, const A* rows, double* out) {
-  const Problem& p = *g.problem;
-  for (int64_t row = 0; row < g.num_rows; ++row)
-    out[g.sequence * p.num_heads_q + head_of(g, row)] += static_cast<double>(rows[row_base(sums, g) + row]);
+static void finish_rows_of_group(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g,
+                                 const TensorView& bias_totals) {
+  const Problem& p = params.problem;
+  for (int64_t row = 0; row < g.num_rows; ++row) {
+    const int64_t at = row_base(sums, g) + row, head = head_of(g, row), out = g.sequence * p.num_heads_q + head;
+    const double lse = read_element<double>(row_pointer(g, params.lse, row), dtype_of(params.lse));
+    if (lse == -__builtin_inf()) continue;
+    const double* sum = sums.rows + at * kNumRowSums;
+    const double dlse = row_dlse<A>(params, g, row), sink_share = p.sinks ? exp(p.sinks[head] - lse) : 0;
+    const RowBalance balance =
+        balance_row(sum[kMass], sum[kDs], static_cast<double>(sums.delta[at]), dlse, sink_share);
+    if (params.dscale) params.dscale[out] += balanced_sum(balance, sum[kScaleDs], sum[kScaleMass]);
+    if (params.dalibi_slopes) params.dalibi_slopes[out] += balanced_sum(balance, sum[kSlopeDs], sum[kSlopeMass]);
+    if (params.dsinks) params.dsinks[out] += sink_gradient(balance);
+    if (sums.bias_sum == BiasSum::kPerRow)
+      *reinterpret_cast<double*>(dense_pointer(g, bias_totals, row)) += bias_row_gradient(balance, dlse);
+  }
 }
 
 template <class A>
@@ -100,17 +115,11 @@ static void sum_weights(const BackwardParams& params, const BackwardSums<A>& sum
     }
 }
 
-// A bias broadcast over keys or queries: its O(seqlen) sums, added in the order of sequence, head, position.
+// A bias shared by all queries: its sums per key, added in the order of sequence and head.
 template <class A>
-static void sum_bias_of_group(const BackwardSums<A>& sums, const Group& g, const TensorView& totals) {
+static void sum_bias_keys(const BackwardSums<A>& sums, const Group& g, const TensorView& totals) {
   const Problem& p = *g.problem;
   double* out = static_cast<double*>(totals.data) + g.sequence * totals.strides[0];
-  if (sums.bias_sum == BiasSum::kPerRow) {
-    for (int64_t row = 0; row < g.num_rows; ++row)
-      out[head_of(g, row) * totals.strides[1] + query_of(g, row) * totals.strides[2]] +=
-          static_cast<double>(sums.bias[row_base(sums, g) + row]);
-    return;
-  }
   const int64_t num_keys = g.mask.seqlen_k;
   for (int64_t head = 0; head < p.group_size; ++head) {
     const int64_t head_q = g.head_kv * p.group_size + head;

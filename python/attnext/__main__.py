@@ -33,7 +33,8 @@ def main(arguments: list[str]) -> int:
         if error.name is None or error.name.startswith("attnext"):
             raise
         print(
-            f"attnext {command}: needs {error.name}, which is not installed: pip install 'attnext[{command}]'",
+            f"attnext {command}: needs {error.name}, which is not installed: "
+            f"pip install 'attnext[{command}]'",
             file=sys.stderr,
         )
         return 1

@@ -1,11 +1,10 @@
-# What attnext._core offers: the C interface over Python arrays. Options are passed in the order of OPTION_NAMES.
+# What attnext._core offers: the C interface over arrays, options in the order of OPTION_NAMES.
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__file__: str
 OPTION_NAMES: tuple[str, ...]
 
 class ResultTensor:
@@ -20,7 +19,14 @@ class ResultTensor:
     def __dlpack_device__(self) -> tuple[int, int]: ...
 
 def forward(
-    q: Any, k: Any, v: Any, options: tuple[Any, ...], return_lse: bool, out: Any, dropout_stream: int, /
+    q: Any,
+    k: Any,
+    v: Any,
+    options: tuple[Any, ...],
+    return_lse: bool,
+    out: Any,
+    dropout_stream: int,
+    /,
 ) -> Any: ...
 def backward(
     dout: Any,

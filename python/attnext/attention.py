@@ -1,4 +1,4 @@
-"""What does a call of attention mean? Its one signature, whose options every other function shares."""
+"""What does a call of attention mean? Its signature, whose options all other functions share."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def attention(
     out: Any = None,
     backend: Backend = None,
 ) -> Any:
-    r"""Attend: ``softmax(scale * q @ k.T + bias, over the visible keys) @ v``, without the score matrix.
+    r"""``softmax(scale * q @ k.T + bias, over the visible keys) @ v``, without the score matrix.
 
     Precisely, with every intermediate in float32 (float64 for float64 inputs): ``s = scale *
     score(q, k)``; then ``s = softcap * tanh(s / softcap)``; then bias and ALiBi are added; then
@@ -172,14 +172,15 @@ def attention(
     A window over a packed batch of two sequences, with the logarithm of each row's sum:
 
     >>> q, k, v = np.random.default_rng(0).standard_normal((3, 12, 4, 16))
-    >>> out, lse = attnext.attention(q, k, v, layout="thd", cu_seqlens_q=[0, 5, 12], cu_seqlens_k=[0, 5, 12],
-    ...                              causal=True, window=(3, 0), return_lse=True)
+    >>> out, lse = attnext.attention(
+    ...     q, k, v, layout="thd", cu_seqlens_q=[0, 5, 12], cu_seqlens_k=[0, 5, 12],
+    ...     causal=True, window=(3, 0), return_lse=True)
     >>> out.shape, lse.shape
     ((12, 4, 16), (4, 12))
     """
     options = (
-        score, scale, causal, q_offset, window, softcap, mask, bias, alibi_slopes, sinks, dropout, seed,
-        q_lengths, kv_lengths, cu_seqlens_q, cu_seqlens_k, block_table, layout,
+        score, scale, causal, q_offset, window, softcap, mask, bias, alibi_slopes, sinks, dropout,
+        seed, q_lengths, kv_lengths, cu_seqlens_q, cu_seqlens_k, block_table, layout,
     )  # fmt: skip
     if backend is not None:
         from .options import is_reference

@@ -45,10 +45,10 @@ def get_include() -> str:
 
 
 def get_cmake_dir() -> str:
-    """What to pass as ``attnext_DIR`` so that CMake's ``find_package(attnext)`` finds this package."""
+    """What to pass as ``attnext_DIR``, so that CMake's ``find_package(attnext)`` works."""
     return os.path.join(_install_dir(), "lib", "cmake", "attnext")
 
 
 def _install_dir() -> str:
-    # An editable install keeps the Python files elsewhere: only the extension lies beside what was built.
+    # An editable install leaves the Python files elsewhere: what was built lies by the extension.
     return os.path.dirname(os.path.abspath(_core.__file__))

@@ -1,15 +1,22 @@
-"""How fast is attention at a shape of yours? ``python -m attnext bench --shape 1,8,2048,64 --causal``."""
+"""How fast is attention at a shape of yours? ``python -m attnext bench --shape 1,8,2048,64``."""
+
+from __future__ import annotations
 
 import argparse
 import importlib.util
 import json
 import sys
+import textwrap
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
+import attnext
+
 DTYPES = ("float64", "float32", "float16", "bfloat16")
+Call = Callable[[], object]
 SCORES = ("dot", "cosine", "neg_l2", "neg_sq_l2", "additive")
 
 
@@ -25,10 +32,10 @@ class Work(NamedTuple):
     dtype: str
     score: str
     causal: bool
-    window: tuple | None
+    window: tuple[int, ...] | None
     backward: bool
 
-    def visible_pairs(self):
+    def visible_pairs(self) -> int:
         """The number of (query, key) pairs of one head that attend, and so cost something."""
         centre = np.arange(self.seqlen) + self.seqlen_k - self.seqlen
         left, right = self.window or (-1, -1)
@@ -38,7 +45,7 @@ class Work(NamedTuple):
         last = np.full_like(centre, self.seqlen_k) if right < 0 else centre + right + 1
         return int(np.maximum(np.clip(last, 0, self.seqlen_k) - first, 0).sum())
 
-    def flops(self):
+    def flops(self) -> int:
         """Multiplications and additions: two products forward, five backward."""
         forward = 4 * self.batch * self.heads * self.visible_pairs() * self.head_dim
         return forward * 5 // 2 if self.backward else forward
@@ -52,7 +59,7 @@ class Timing(NamedTuple):
     calls: int
 
 
-def parse(argv):
+def parse(argv: list[str] | None) -> tuple[Work, argparse.Namespace]:
     """The work and the options of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m attnext bench", description="Time attention at one shape."
@@ -82,8 +89,8 @@ def parse(argv):
     return work, options
 
 
-def _integers(count):
-    def integers(text):
+def _integers(count: int) -> Callable[[str], tuple[int, ...]]:
+    def integers(text: str) -> tuple[int, ...]:
         numbers = tuple(int(part) for part in text.split(","))
         if len(numbers) != count:
             raise argparse.ArgumentTypeError(f"{count} integers joined by commas, found {text!r}")
@@ -92,10 +99,8 @@ def _integers(count):
     return integers
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Time the work and print what was seen."""
-    import attnext
-
     work, options = parse(argv)
     if options.threads:
         attnext.set_num_threads(options.threads)
@@ -104,7 +109,7 @@ def main(argv=None):
     except ImportError:
         print("bfloat16 needs ml_dtypes: pip install ml_dtypes", file=sys.stderr)
         return 2
-    calls = {"attnext": _attnext_call(attnext, work, arrays)}
+    calls = {"attnext": _attnext_call(work, arrays)}
     why_no_torch = _why_no_torch(work, options)
     if why_no_torch is None:
         calls["torch"] = _torch_call(work, arrays, attnext.get_num_threads())
@@ -112,7 +117,7 @@ def main(argv=None):
     report = {
         "work": work._asdict() | {"flops": work.flops()},
         "threads": attnext.get_num_threads(),
-        "kernel": str(attnext.explain(*arrays[:3], **_attnext_options(attnext, work))),
+        "kernel": attnext.explain(*arrays[:3], **_attnext_options(work)),
         "timings": {name: timing._asdict() for name, timing in timings.items()},
     }
     if options.json:
@@ -122,11 +127,11 @@ def main(argv=None):
     return 0
 
 
-def time_in_turns(calls, seconds):
+def time_in_turns(calls: dict[str, Call], seconds: float) -> dict[str, Timing]:
     """Time calls A B A B ..., so that what slows the machine down slows them all."""
     for call in calls.values():
         call()
-    spent = {name: [] for name in calls}
+    spent: dict[str, list[float]] = {name: [] for name in calls}
     while not all(sum(times) >= seconds and len(times) >= 3 for times in spent.values()):
         for name, call in calls.items():
             begin = time.perf_counter()
@@ -138,7 +143,7 @@ def time_in_turns(calls, seconds):
     }
 
 
-def _arrays(work):
+def _arrays(work: Work) -> list[Any]:
     """q, k, v and dout, standard normal."""
     dtype = np.dtype(work.dtype) if work.dtype != "bfloat16" else _bfloat16()
     random = np.random.default_rng(0)
@@ -150,30 +155,30 @@ def _arrays(work):
     ]
 
 
-def _bfloat16():
+def _bfloat16() -> Any:
     import ml_dtypes
 
     return np.dtype(ml_dtypes.bfloat16)
 
 
-def _attnext_options(attnext, work):
-    score = work.score
+def _attnext_options(work: Work) -> dict[str, Any]:
+    score: Any = work.score
     if score == "additive":
         score = attnext.AdditiveScore(np.ones(work.head_dim, np.float32))
     scale = {"dot": None, "cosine": 10.0}.get(work.score, 1.0)
     return {"score": score, "scale": scale, "causal": work.causal, "window": work.window}
 
 
-def _attnext_call(attnext, work, arrays):
+def _attnext_call(work: Work, arrays: list[Any]) -> Call:
     q, k, v, dout = arrays
-    options = _attnext_options(attnext, work)
+    options = _attnext_options(work)
     if not work.backward:
         return lambda: attnext.attention(q, k, v, **options)
     out, lse = attnext.attention(q, k, v, return_lse=True, **options)
     return lambda: attnext.attention_backward(dout, q, k, v, out, lse, **options)
 
 
-def _why_no_torch(work, options):
+def _why_no_torch(work: Work, options: argparse.Namespace) -> str | None:
     """Why PyTorch is not timed beside it; None if it is."""
     if options.no_torch:
         return "not asked for"
@@ -186,14 +191,14 @@ def _why_no_torch(work, options):
     return None
 
 
-def _torch_call(work, arrays, threads):
+def _torch_call(work: Work, arrays: list[Any], threads: int) -> Call:
     import torch
 
     torch.set_num_threads(threads)
     dtype = getattr(torch, work.dtype)
     q, k, v, dout = (torch.from_numpy(array.astype(np.float32)).to(dtype) for array in arrays)
     attend = torch.nn.functional.scaled_dot_product_attention
-    options = {"is_causal": work.causal, "enable_gqa": work.heads != work.kv_heads}
+    options: dict[str, Any] = {"is_causal": work.causal, "enable_gqa": work.heads != work.kv_heads}
     if not work.backward:
         return lambda: attend(q, k, v, **options)
     for tensor in (q, k, v):
@@ -202,14 +207,18 @@ def _torch_call(work, arrays, threads):
     return lambda: torch.autograd.grad(out, (q, k, v), dout, retain_graph=True)
 
 
-def _print_table(work, report, timings, why_no_torch):
+def _print_table(
+    work: Work, report: dict[str, Any], timings: dict[str, Timing], why_no_torch: str | None
+) -> None:
     kind = "backward" if work.backward else "forward"
     mask = " causal" if work.causal else ""
     mask += f" window {work.window}" if work.window else ""
     print(f"  {kind}  B {work.batch}  H {work.heads}/{work.kv_heads}  S {work.seqlen}"
           f"/{work.seqlen_k}  D {work.head_dim}  {work.dtype}  {work.score}{mask}")  # fmt: skip
     print(f"  {report['work']['flops'] / 1e9:.3f} GFLOP, {report['threads']} threads")
-    print(f"  kernel: {report['kernel']}\n")
+    facts = ", ".join(f"{name} {fact}" for name, fact in report["kernel"].items())
+    print(textwrap.fill(f"kernel: {facts}", 98, initial_indent="  ", subsequent_indent=" " * 10))
+    print()
     print(f"  {'':<10}{'best':>12}{'median':>12}{'GFLOP/s':>10}{'tokens/s':>13}{'calls':>8}")
     for name, timing in timings.items():
         rate = report["work"]["flops"] / timing.best / 1e9
@@ -224,7 +233,7 @@ def _print_table(work, report, timings, why_no_torch):
               else f"\n  attnext takes {1 / ratio:.2f} times torch's time")  # fmt: skip
 
 
-def _duration(seconds):
+def _duration(seconds: float) -> str:
     if seconds >= 1:
         return f"{seconds:.3f} s"
     return f"{seconds * 1e3:.3f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.1f} µs"

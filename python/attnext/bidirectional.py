@@ -1,4 +1,4 @@
-"""How do queries and keys attend each other by one score matrix? Two fused calls: one along its rows, one along its columns."""
+"""How do queries and keys attend each other by one score matrix? By a call for each direction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS, COLUMNS = 0, 1
 
 
 class BidirectionalGrads(NamedTuple):
-    """Gradients, each in the shape, dtype and library of what it belongs to; None where that was absent."""
+    """Gradients, each in the type and shape of what it belongs to; None where that was absent."""
 
     dq: Any
     dk: Any
@@ -75,12 +75,13 @@ def bidirectional_attention(
     --------
     >>> import numpy as np
     >>> import attnext
-    >>> words, regions = np.random.default_rng(0).standard_normal((2, 20, 64))
-    >>> to_words, to_regions = attnext.bidirectional_attention(words, regions[:9], words, regions[:9])
-    >>> to_words.shape, to_regions.shape
+    >>> words, regions = np.split(np.random.default_rng(0).standard_normal((29, 64)), [20])
+    >>> outs = attnext.bidirectional_attention(words, regions, words, regions)
+    >>> outs[0].shape, outs[1].shape
     ((20, 64), (9, 64))
     """
     rows, is_reference = _pack("bidirectional_attention", options)
+    _check_arrays(q, k, v_q, v_k)
     if is_reference:
         from .reference_backend import run_bidirectional
 
@@ -141,13 +142,14 @@ def bidirectional_attention_backward(
     >>> import numpy as np
     >>> import attnext
     >>> q, k, v_q, v_k = np.random.default_rng(0).standard_normal((4, 9, 16))
-    >>> out_q, out_k, lse_q, lse_k = attnext.bidirectional_attention(q, k, v_q, v_k, return_lse=True)
-    >>> grads = attnext.bidirectional_attention_backward(
-    ...     out_q, out_k, q, k, v_q, v_k, out_q, out_k, lse_q, lse_k)
+    >>> results = attnext.bidirectional_attention(q, k, v_q, v_k, return_lse=True)
+    >>> douts = results[:2]
+    >>> grads = attnext.bidirectional_attention_backward(*douts, q, k, v_q, v_k, *results)
     >>> grads.dv_q.shape
     (9, 16)
     """
     rows, is_reference = _pack("bidirectional_attention_backward", options)
+    _check_arrays(q, k, v_q, v_k)
     if is_reference:
         from .reference_backend import run_bidirectional_backward
 
@@ -174,12 +176,28 @@ def bidirectional_attention_backward(
 
 def _pack(function: str, options: dict[str, Any]) -> tuple[Options, bool]:
     if options.get("block_table") is not None:
-        raise NotImplementedError("attention: block_table is for the forward pass of attention only")
+        raise NotImplementedError(
+            "attention: block_table is for the forward pass of attention only"
+        )
     return pack_options(function, options)
 
 
+def _check_arrays(q: Any, k: Any, v_q: Any, v_k: Any) -> None:
+    """The rules that the fused calls would report under names of their own."""
+    for name, array in (("q", q), ("k", k), ("v_q", v_q), ("v_k", v_k)):
+        if not is_array(array) or not hasattr(array, "shape"):
+            found = type(array).__name__
+            raise TypeError(f"bidirectional_attention: {name} must be an array, found {found}")
+    for name, values, owner_name, owner in (("v_q", v_q, "q", q), ("v_k", v_k, "k", k)):
+        if values.shape[:-1] != owner.shape[:-1]:
+            raise ValueError(
+                f"bidirectional_attention: {name} must have the axes of {owner_name}, "
+                f"{tuple(owner.shape)}, up to the last, found shape {tuple(values.shape)}"
+            )
+
+
 def _transpose(rows: Options) -> Options:
-    """The same scores seen from the keys: rows and columns change places, and the diagonal its sign."""
+    """The same scores seen from the keys: rows become columns, the diagonal changes its sign."""
     o = dict(zip(DEFAULTS, rows, strict=True))
     left, right = (-1, -1) if o["window"] is None else o["window"]
     if o["causal"]:

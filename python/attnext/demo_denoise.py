@@ -1,17 +1,22 @@
 """How does attention denoise a picture, and how does it learn how wide to look?
 
-Non-local means (Buades, Coll, Morel 2005) replaces each pixel by the mean of all pixels, weighted by
-how alike the patches around them are: exp(-distance² / bandwidth²). That is attention whose score is
--scale·‖q - k‖² with scale = 1 / bandwidth²: patches are queries and keys, pixels are values.
+Non-local means (Buades, Coll, Morel 2005) replaces each pixel by the mean of all pixels, weighted
+by how alike the patches around them are: exp(-distance² / bandwidth²). That is attention whose
+score is -scale·‖q - k‖² with scale = 1 / bandwidth²: patches are queries and keys, pixels values.
 """
+
+from __future__ import annotations
 
 import math
 import time
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import attnext
+
+Array = Any  # of NumPy, float32
 
 # A square of the photograph with many things that repeat: stars, stripes, braid, glasses.
 CROP = (0, 0, 420, 420)
@@ -30,30 +35,31 @@ class Step(NamedTuple):
     psnr: float
     slope: float  # dB for each e-fold of bandwidth
     seconds: float
-    picture: np.ndarray
+    picture: Array
 
 
-def photograph(size):
+def photograph(size: int) -> Array:
     """The photograph that matplotlib ships, cropped and resized to (size, size, 3), in [0, 1]."""
     from matplotlib.cbook import get_sample_data
     from PIL import Image
 
-    with get_sample_data("grace_hopper.jpg") as file, Image.open(file) as picture:
+    file: Any = get_sample_data("grace_hopper.jpg")
+    with file, Image.open(file) as picture:
         square = picture.convert("RGB").crop(CROP).resize((size, size), Image.Resampling.LANCZOS)
     return np.asarray(square, np.float32) / 255
 
 
-def add_noise(clean, noise, seed):
+def add_noise(clean: Array, noise: float, seed: int) -> Array:
     """The picture with Gaussian noise of standard deviation ``noise`` on every colour."""
     return clean + np.float32(noise) * np.random.default_rng(seed).standard_normal(
         clean.shape, np.float32
     )
 
 
-def patches(picture, side):
+def patches(picture: Array, side: int) -> Array:
     """One row for each pixel: the side x side patch around it, weighted to fade from its centre."""
     margin = side // 2
-    # Distances do not change with the origin, but float32 rounding does: 0.5 is the middle of [0, 1].
+    # Distances do not change with the origin, but rounding does: 0.5 is the middle of [0, 1].
     padded = np.pad(picture - np.float32(0.5), ((margin,) * 2, (margin,) * 2, (0, 0)), "reflect")
     views = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(0, 1))
     offset = np.arange(side) - margin
@@ -62,22 +68,22 @@ def patches(picture, side):
     return weighted.reshape(1, picture.shape[0] * picture.shape[1], -1)
 
 
-def pixels(picture):
+def pixels(picture: Array) -> Array:
     """The values of attention: one row of colours for each pixel, one head."""
     return np.ascontiguousarray(picture.reshape(1, -1, 3))
 
 
-def scale_of(bandwidth):
+def scale_of(bandwidth: float) -> Array:
     """The scale of the score, as the array of one head that has a gradient."""
     return np.array([bandwidth**-2], np.float32)
 
 
-def psnr(picture, clean):
+def psnr(picture: Array, clean: Array) -> float:
     """Peak signal-to-noise ratio in dB, for pictures in [0, 1]."""
     return -10 * math.log10(np.mean((picture - clean) ** 2, dtype=np.float64))
 
 
-def denoise_and_slope(features, noisy, clean, bandwidth):
+def denoise_and_slope(features: Array, noisy: Array, clean: Array, bandwidth: float) -> Step:
     """The denoised picture, its PSNR, and the slope of the PSNR over log(bandwidth)."""
     begin = time.perf_counter()
     scale = scale_of(bandwidth)
@@ -94,13 +100,16 @@ def denoise_and_slope(features, noisy, clean, bandwidth):
     return Step(bandwidth, psnr(picture, clean), slope, seconds, picture)
 
 
-def learn_bandwidth(features, noisy, clean, start, steps):
+def learn_bandwidth(
+    features: Array, noisy: Array, clean: Array, start: float, steps: int
+) -> Iterator[Step]:
     """Gradient ascent of the PSNR on log(bandwidth), one Step at a time.
 
     The rate is Barzilai and Borwein's: the last two slopes tell how strongly the slope changes, and
     the step goes where it would be zero. It ends early where the slope is flat.
     """
-    rate, bandwidth, last = FIRST_RATE, start, None
+    rate, bandwidth = FIRST_RATE, start
+    last: Step | None = None
     for _ in range(steps):
         step = denoise_and_slope(features, noisy, clean, bandwidth)
         yield step
@@ -113,15 +122,25 @@ def learn_bandwidth(features, noisy, clean, start, steps):
         bandwidth, last = bandwidth * math.exp(move), step
 
 
-def largest_row_difference(features, noisy, bandwidth, picture, rows):
-    """How far the picture is, at some rows, from the definition in plain float64 NumPy."""
-    truth = attnext.reference.attention(
-        features[:, rows], features, pixels(noisy), score="neg_sq_l2", scale=scale_of(bandwidth)
-    )
-    return float(np.abs(pixels(picture)[:, rows] - truth).max())
+def differences(
+    features: Array, noisy: Array, step: Step, rows: Array, random: np.random.Generator
+) -> tuple[float, float]:
+    """How far some rows are from the definition in plain float64 NumPy.
+
+    The first is the largest difference of a colour of the picture; the second compares dscale for a
+    random dout of those rows, relative.
+    """
+    queries, values = features[:, rows], pixels(noisy)
+    dout = random.standard_normal((1, len(rows), 3), np.float32)
+    options: dict[str, Any] = {"score": "neg_sq_l2", "scale": scale_of(step.bandwidth)}
+    truth, true_vjp = attnext.reference.attention_vjp(queries, features, values, **options)
+    _, vjp = attnext.attention_vjp(queries, features, values, **options)
+    colour = np.abs(pixels(step.picture)[:, rows] - truth).max()
+    true_slope = true_vjp(dout).dscale[0]
+    return float(colour), float(abs(vjp(dout).dscale[0] / true_slope - 1))
 
 
-def weights_of_pixel(features, bandwidth, pixel, size):
+def weights_of_pixel(features: Array, bandwidth: float, pixel: int, size: int) -> Array:
     """How much each pixel of the picture counts for one of them: (size, size), sum 1."""
     weights = attnext.attention_weights(
         features, features, rows=[pixel], score="neg_sq_l2", scale=scale_of(bandwidth)
@@ -129,7 +148,7 @@ def weights_of_pixel(features, bandwidth, pixel, size):
     return np.asarray(weights).reshape(size, size)
 
 
-def breadth(features, bandwidth, size):
+def breadth(features: Array, bandwidth: float, size: int) -> Array:
     """How many pixels each one averages: the exponential of the entropy of its weights."""
     stats = attnext.attention_stats(
         features, features, score="neg_sq_l2", scale=scale_of(bandwidth)

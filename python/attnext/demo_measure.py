@@ -1,14 +1,16 @@
-"""What do one forward and one backward of the demo cost, in time and memory, here and in plain NumPy?
+"""What does one forward and backward of the demo cost, here and in plain NumPy?
 
 Run as ``python -m attnext.demo_measure attnext|numpy SIZE PATCH``, each in a process of its own,
 because a process's peak memory never falls. It prints one line of JSON.
 """
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,14 +22,14 @@ class Cost(NamedTuple):
     peak_bytes: int | None  # None where the system does not tell
 
 
-def measure(which, size, patch):
+def measure(which: str, size: int, patch: int) -> Cost:
     """The cost of one forward and backward of ``which``, in a fresh process."""
     command = [sys.executable, "-m", "attnext.demo_measure", which, str(size), str(patch)]
     answer = subprocess.run(command, check=True, capture_output=True, text=True)
     return Cost(**json.loads(answer.stdout))
 
 
-def forward_and_backward_in_numpy(q, v, dout, scale):
+def forward_and_backward_in_numpy(q: Any, v: Any, dout: Any, scale: float) -> Any:
     """The same mathematics as one writes it in float32 NumPy: three N x N arrays."""
     norms = np.sum(q * q, axis=-1)
     distance = q @ q.T
@@ -42,20 +44,20 @@ def forward_and_backward_in_numpy(q, v, dout, scale):
     return out, -np.vdot(dp, distance)
 
 
-def forward_and_backward_in_attnext(q, v, dout, scale):
+def forward_and_backward_in_attnext(q: Any, v: Any, dout: Any, scale: float) -> Any:
     """One head of attention and the gradient of its scale."""
     import attnext
 
-    scale = np.array([scale], np.float32)
+    scales = np.array([scale], np.float32)
     q, v, dout = q[None], v[None], dout[None]
-    out, vjp = attnext.attention_vjp(q, q, v, score="neg_sq_l2", scale=scale)
+    out, vjp = attnext.attention_vjp(q, q, v, score="neg_sq_l2", scale=scales)
     return out, vjp(dout).dscale[0]
 
 
 WAYS = {"attnext": forward_and_backward_in_attnext, "numpy": forward_and_backward_in_numpy}
 
 
-def resident_bytes(*, peak):
+def resident_bytes(*, peak: bool) -> int | None:
     """The memory this process holds, or the most it ever held; None where Linux does not say it."""
     try:
         with open("/proc/self/status") as status:
@@ -67,7 +69,7 @@ def resident_bytes(*, peak):
     return None
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Measure one way at one size and print the cost."""
     which, size, patch = argv[0], int(argv[1]), int(argv[2])
     random = np.random.default_rng(0)

@@ -1,11 +1,17 @@
-"""What does the demo's picture show? Four pictures, how widely each pixel looks, and the descent."""
+"""What does the demo's picture show? Four pictures, how wide each pixel looks, and the descent."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
+import numpy as np
 
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt  # noqa: E402  the back end is chosen first, for machines without a screen
-import numpy as np  # noqa: E402
+if TYPE_CHECKING:
+    from .demo import Result
+    from .demo_denoise import Array, Step
 
 INK, FAINT, ACCENT = "#1b1f24", "#6b7280", "#d9480f"
 STYLE = {
@@ -20,8 +26,10 @@ STYLE = {
 }
 
 
-def draw(path, result):
-    """Write the picture of a ``demo.Result`` to ``path``."""
+def draw(path: Path, result: Result) -> None:
+    """Write the picture of a demo to ``path``."""
+    matplotlib.use("Agg")  # for machines without a screen
+    plt: Any = importlib.import_module("matplotlib.pyplot")
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, 3, figsize=(12, 8.6), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
@@ -41,19 +49,19 @@ def draw(path, result):
         plt.close(figure)
 
 
-def _show(axes, picture, title, note):
+def _show(axes: Any, picture: Array, title: str, note: str) -> None:
     axes.imshow(np.clip(picture, 0, 1), interpolation="nearest")
     _label(axes, title, note)
 
 
-def _label(axes, title, note):
+def _label(axes: Any, title: str, note: str) -> None:
     axes.set_title(title, weight="bold")
     axes.set_xlabel(note, loc="left")
     axes.set_xticks([])
     axes.set_yticks([])
 
 
-def _show_weights(axes, result):
+def _show_weights(axes: Any, result: Result) -> None:
     """The weights of one pixel, over a dim picture, so that one sees what was found alike."""
     axes.imshow(np.clip(result.noisy, 0, 1).mean(axis=-1), cmap="gray", vmin=0, vmax=1.6)
     weights = result.weights
@@ -69,7 +77,7 @@ def _show_weights(axes, result):
     _label(axes, "what one pixel attends to", "the ringed one; logarithmic, three decades")
 
 
-def _show_breadth(axes, result):
+def _show_breadth(axes: Any, result: Result) -> None:
     image = axes.imshow(np.log10(result.breadth), cmap="viridis", interpolation="nearest")
     strip = axes.inset_axes((0, -0.055, 1, 0.03))
     bar = axes.figure.colorbar(image, cax=strip, orientation="horizontal")
@@ -80,7 +88,7 @@ def _show_breadth(axes, result):
     _label(axes, "how many pixels each one averages", "")
 
 
-def _show_descent(axes, steps, first, best):
+def _show_descent(axes: Any, steps: list[Step], first: Step, best: Step) -> None:
     order = sorted(steps, key=lambda step: step.bandwidth)
     axes.plot([s.bandwidth for s in order], [s.psnr for s in order], color="#c9ced6", zorder=1)
     axes.scatter([s.bandwidth for s in steps], [s.psnr for s in steps], color=ACCENT, zorder=2)

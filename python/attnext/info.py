@@ -20,7 +20,7 @@ def collect() -> dict[str, Any]:
         "version": _core.version(),
         "backends": [backend._asdict() for backend in backends()],
         "isa": _core.isa(),
-        "isas": {name: is_supported for name, is_supported in _core.isas()},
+        "isas": dict(_core.isas()),
         "num_threads": _core.get_num_threads(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -41,7 +41,8 @@ def _version_or_none(package: str) -> str | None:
 def format_facts(facts: dict[str, Any]) -> str:
     """`collect`'s result, for people."""
     lines = [
-        f"attnext {facts['version']} on Python {facts['python']}, NumPy {facts['numpy']}, {facts['platform']}"
+        f"attnext {facts['version']} on Python {facts['python']}, NumPy {facts['numpy']}, "
+        f"{facts['platform']}"
     ]
     for backend in facts["backends"]:
         state = "yes" if backend["available"] else "no "
@@ -61,7 +62,9 @@ def main(arguments: list[str]) -> int:
     """``python -m attnext info``."""
     parser = argparse.ArgumentParser(prog="python -m attnext info", description=__doc__)
     parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--cmake-dir", action="store_true", help="only the directory for attnext_DIR")
+    parser.add_argument(
+        "--cmake-dir", action="store_true", help="only the directory for attnext_DIR"
+    )
     chosen = parser.parse_args(arguments)
     if chosen.cmake_dir:
         print(get_cmake_dir())

@@ -1,4 +1,4 @@
-"""How are arrays of any library handled alike, away from the kernels? Through the array API and NumPy."""
+"""How are arrays of any library handled alike, away from the kernels? Through the array API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def is_array(value: Any) -> bool:
 
 
 def to_numpy(value: Any) -> Any:
-    """An array as one of NumPy; anything else as it is. bfloat16 becomes float32, which holds it exactly."""
+    """An array as one of NumPy; bfloat16 becomes float32, which holds it. All else as it is."""
     if isinstance(value, np.ndarray) or not is_array(value):
         return value
     if "bfloat16" in str(value.dtype):
@@ -30,7 +30,7 @@ def to_numpy(value: Any) -> Any:
 
 
 def from_numpy(result: np.ndarray[Any, Any], like: Any, *, is_accumulator: bool = False) -> Any:
-    """A float64 result in the library and dtype of `like`, or in the dtype that like's sums have."""
+    """A float64 result in the library and dtype of `like`, or in the dtype of like's sums."""
     is_float64 = "float64" in str(getattr(like, "dtype", "float64"))
     wide = np.asarray(result).astype(np.float64 if is_float64 else np.float32)
     if isinstance(like, np.ndarray):

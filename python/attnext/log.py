@@ -1,4 +1,4 @@
-"""What does attnext tell about itself while it runs? Nothing, unless a program or ATTNEXT_LOG listens to its logger."""
+"""What does attnext tell about itself? Nothing, unless a program or ATTNEXT_LOG listens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ logger = logging.getLogger("attnext")
 
 
 def configure() -> None:
-    """Silent by default; ``ATTNEXT_LOG=debug`` (or info, warning, error) writes to stderr from that level on."""
+    """Silent by default; ``ATTNEXT_LOG=info`` (or another level) writes to stderr from it on."""
     logger.addHandler(logging.NullHandler())
     level_name = os.environ.get("ATTNEXT_LOG", "")
     if not level_name:

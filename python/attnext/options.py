@@ -1,4 +1,4 @@
-"""How do the other functions take attention's options? By the names and defaults of its signature, stated once there."""
+"""How do the other functions take attention's options? By the names and defaults stated there."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from .attention import attention
 Function = TypeVar("Function", bound=Callable[..., Any])
 Options = tuple[Any, ...]
 
-#: The options in the order that `_core` takes them, with their defaults.
-DEFAULTS: dict[str, Any] = {name: attention.__kwdefaults__[name] for name in _core.OPTION_NAMES}
+_KEYWORD_DEFAULTS: dict[str, Any] = attention.__kwdefaults__ or {}
 
-_OPTION_PARAMETERS = [inspect.signature(attention).parameters[name] for name in (*DEFAULTS, "backend")]
+#: The options in the order that `_core` takes them, with their defaults.
+DEFAULTS: dict[str, Any] = {name: _KEYWORD_DEFAULTS[name] for name in _core.OPTION_NAMES}
+
+_OPTION_PARAMETERS = [
+    inspect.signature(attention).parameters[name] for name in (*DEFAULTS, "backend")
+]
 
 
 def take_options(function: Function) -> Function:
@@ -41,7 +45,9 @@ def is_reference(backend: str | None) -> bool:
     if backend is None or backend == "cpu":
         return False
     if backend == "cuda":
-        raise RuntimeError("attention: backend 'cuda' is not there: this build has no CUDA back end")
+        raise RuntimeError(
+            "attention: backend 'cuda' is not there: this build has no CUDA back end"
+        )
     if backend != "reference":
         raise ValueError(
             f"attention: backend must be None, 'cpu', 'cuda' or 'reference', found {backend!r}"

@@ -1,4 +1,4 @@
-"""What else is asked of the same problem: gradients, weights, statistics, merging, and which kernel would run."""
+"""What else is asked of the same problem? Gradients, weights, statistics, merging, explaining."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _core
 from .attention import attention
-from .options import pack_options, take_options
+from .options import DEFAULTS, Options, pack_options, take_options
 
 if TYPE_CHECKING:
     from .attention import Layout
@@ -26,7 +26,7 @@ __all__ = [
 
 
 class AttentionGrads(NamedTuple):
-    """Gradients of a call, each in the shape, dtype and library of what it belongs to; None where that was absent."""
+    """Gradients, each in the type and shape of what it belongs to; None where that was absent."""
 
     dq: Any
     dk: Any
@@ -40,7 +40,7 @@ class AttentionGrads(NamedTuple):
 
 
 class AttentionStats(NamedTuple):
-    """What the weights look like: per query `lse`, `row_max` (of the final score) and `entropy`; per key `key_mass`."""
+    """Per query `lse`, `row_max` (of the final score) and `entropy`; per key `key_mass`."""
 
     lse: Any
     row_max: Any
@@ -61,7 +61,7 @@ def attention_backward(
     deterministic: bool = True,
     **options: Any,
 ) -> AttentionGrads:
-    """Gradients of ``sum(dout * out) + sum(dlse * lse)`` with respect to every array that went into `attention`.
+    """Gradients of ``sum(dout * out) + sum(dlse * lse)`` for all arrays that went into `attention`.
 
     Parameters
     ----------
@@ -106,10 +106,17 @@ def attention_backward(
     ((10, 16), None)
     """
     values, is_reference = pack_options("attention_backward", options)
+    return _backward((dout, q, k, v, out, lse), dlse, values, is_reference)
+
+
+def _backward(
+    arrays: tuple[Any, ...], dlse: Any, values: Options, is_reference: bool
+) -> AttentionGrads:
     if is_reference:
         from .reference_backend import run_backward
 
-        return AttentionGrads(*run_backward((dout, q, k, v, out, lse), dlse, values))
+        return AttentionGrads(*run_backward(arrays, dlse, values))
+    dout, q, k, v, out, lse = arrays
     return AttentionGrads(*_core.backward(dout, q, k, v, out, lse, dlse, values, 0))
 
 
@@ -150,10 +157,13 @@ def attention_vjp(
     >>> vjp(np.ones_like(out)).dscale.shape
     (1,)
     """
-    out, lse = attention(q, k, v, return_lse=True, **options)
+    backend = options.get("backend")
+    values, is_reference = pack_options("attention_vjp", options)
+    named = dict(zip(DEFAULTS, values, strict=True))
+    out, lse = attention(q, k, v, return_lse=True, backend=backend, **named)
 
     def vjp(dout: Any, dlse: Any = None) -> AttentionGrads:
-        return attention_backward(dout, q, k, v, out, lse, dlse=dlse, **options)
+        return _backward((dout, q, k, v, out, lse), dlse, values, is_reference)
 
     return ((out, lse) if return_lse else out), vjp
 

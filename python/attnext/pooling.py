@@ -1,4 +1,4 @@
-"""How is a sequence summed up in one vector? By attention with one learned query and the additive score."""
+"""How is a sequence summed up in one vector? By attention with one learned query."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["PoolGrads", "attention_pool", "attention_pool_backward"]
 
 
 class PoolGrads(NamedTuple):
-    """Gradients of `attention_pool`; `dvalues` is None where there were no values, and dx then holds both parts."""
+    """Gradients of `attention_pool`; without values `dvalues` is None and `dx` holds both parts."""
 
     dx: Any
     dweight: Any
@@ -117,7 +117,7 @@ def _as_attention(
                 f"attention_pool: {name} must have axes (B, S, D) or (S, D), as x, found shape "
                 f"{tuple(array.shape)}"
             )
-    if lengths is not None and not is_array(lengths):
+    if isinstance(lengths, np.ndarray) or (lengths is not None and not is_array(lengths)):
         lengths = np.atleast_1d(lengths)
     shape = (*x.shape[:-2], 1, 1, x.shape[-1])
     if isinstance(x, np.ndarray):

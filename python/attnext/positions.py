@@ -1,4 +1,4 @@
-"""How does attention learn where things are? Sinusoids to add, rotations of q and k, and the slopes of linear biases."""
+"""How does attention learn where things are? Sinusoids, rotations, and slopes of linear biases."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def rotary(
     interleaved: bool = False,
     layout: str = "bhsd",
 ) -> Any:
-    """Rotates pairs of the last axis by an angle that grows with the position, as in RoFormer (Su et al., 2021).
+    """Rotates pairs of the last axis by an angle that grows with the position.
 
     Parameters
     ----------
@@ -85,6 +85,10 @@ def rotary(
     See Also
     --------
     rotary_backward : Its gradient, which is the inverse rotation.
+
+    Notes
+    -----
+    The rotary position embedding of RoFormer (Su et al., 2021).
 
     Examples
     --------
@@ -128,7 +132,7 @@ def rotary_backward(
 
 
 def alibi_slopes(num_heads: int) -> Any:
-    """The slopes of "Train short, test long" (Press et al., 2022), for `attention`'s option of that name.
+    """The slopes of linear biases (ALiBi), for `attention`'s option of that name.
 
     Parameters
     ----------
@@ -146,6 +150,10 @@ def alibi_slopes(num_heads: int) -> Any:
     ------
     ValueError
         Fewer heads than 1.
+
+    Notes
+    -----
+    From "Train short, test long" (Press et al., 2022) and the code its authors published.
 
     Examples
     --------
@@ -186,7 +194,9 @@ def _rotate(
     )
     turned = (first * cos - second * sin, second * cos + first * sin)
     joined = (
-        xp.reshape(xp.stack(turned, axis=-1), x.shape) if interleaved else xp.concat(turned, axis=-1)
+        xp.reshape(xp.stack(turned, axis=-1), x.shape)
+        if interleaved
+        else xp.concat(turned, axis=-1)
     )
     return xp.astype(joined, x.dtype)
 
@@ -210,17 +220,16 @@ def _check_rotary(x: Any, layout: str) -> None:
         )
 
 
-def _fit_positions(
-    angles: np.ndarray[Any, Any], x: Any, layout: str
-) -> np.ndarray[Any, Any]:
+def _fit_positions(angles: np.ndarray[Any, Any], x: Any, layout: str) -> np.ndarray[Any, Any]:
     """Angles (S, D/2) or (B, S, D/2) with an axis for the heads."""
     head_axis = None if x.ndim == 2 else -3 if layout == "bhsd" else -2
     seq_axis = -2 if head_axis != -2 else -3
-    wanted = (x.shape[seq_axis],)
+    wanted: tuple[int, ...] = (x.shape[seq_axis],)
     if angles.ndim == 3 and x.ndim == 4:
         wanted = (x.shape[0], *wanted)
     if angles.shape[:-1] != wanted:
         raise ValueError(
-            f"rotary: positions must have shape (S,) or (B, S), here {wanted}, found {angles.shape[:-1]}"
+            f"rotary: positions must have shape (S,) or (B, S), here {wanted}, "
+            f"found {angles.shape[:-1]}"
         )
     return angles if head_axis is None else np.expand_dims(angles, head_axis)

@@ -1,4 +1,4 @@
-"""How does backend="reference" run? attnext.reference over NumPy copies, its results cast to the types of the inputs."""
+"""How does backend="reference" run? By attnext.reference, its results cast to the inputs' types."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ def run_forward(q: Any, k: Any, v: Any, options: Options, return_lse: bool, out:
     result, lse = reference.attention(*arrays, return_lse=True, **reference_options(options))
     result = from_numpy(result, q)
     if out is not None:
+        if tuple(out.shape) != tuple(result.shape):
+            raise ValueError(
+                f"attention: out must have shape {tuple(result.shape)}, found {tuple(out.shape)}"
+            )
         out[...] = result
         result = out
     return (result, from_numpy(lse, q, is_accumulator=True)) if return_lse else result
@@ -41,13 +45,16 @@ def run_backward(arrays: tuple[Any, ...], dlse: Any, options: Options) -> tuple[
     return cast_gradients(grads, (q, k, v), options)
 
 
-def cast_gradients(grads: tuple[Any, ...], inputs: tuple[Any, ...], options: Options) -> tuple[Any, ...]:
+def cast_gradients(
+    grads: tuple[Any, ...], inputs: tuple[Any, ...], options: Options
+) -> tuple[Any, ...]:
     """Each gradient in the type of what it belongs to: `inputs`, then the options that have one."""
     named = dict(zip(DEFAULTS, options, strict=True))
     score = named["score"]
     weight, score_bias = (None, None) if isinstance(score, str) else (score.weight, score.bias)
     owners = (
-        *inputs, named["bias"], named["alibi_slopes"], named["sinks"], named["scale"], weight, score_bias
+        *inputs, named["bias"], named["alibi_slopes"], named["sinks"], named["scale"],
+        weight, score_bias,
     )  # fmt: skip
     return tuple(
         None if grad is None or owner is None else from_numpy(grad, owner)
@@ -86,7 +93,7 @@ def run_bidirectional(
 def run_bidirectional_backward(
     arrays: tuple[Any, ...], dlse_q: Any, dlse_k: Any, options: Options
 ) -> tuple[Any, ...]:
-    """`bidirectional_attention_backward` by its definition; `arrays` are its positional arguments."""
+    """`bidirectional_attention_backward` by its definition; `arrays`: its positional arguments."""
     q, k, v_q, v_k = arrays[2:6]
     _core.explain(q, k, v_k, options)
     grads = reference.bidirectional_attention_backward(

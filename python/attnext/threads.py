@@ -51,7 +51,7 @@ def get_num_threads() -> int:
 
 @contextmanager
 def num_threads(count: int) -> Iterator[None]:
-    """Limits attnext to `count` threads inside a ``with`` block. The limit is the process's, not the thread's.
+    """Limits attnext, in the whole process, to `count` threads inside a ``with`` block.
 
     Examples
     --------

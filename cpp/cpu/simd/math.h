@@ -56,21 +56,33 @@ ATTNEXT_HD Vec<A> exp2(Vec<A> y) {
   return scale_by_power<A>(polynomial<A>(Exp2Coefficients<A>::value, r) * r + A(1), n);
 }
 
-// An odd polynomial near 0, where 1 - 2/(e^2x + 1) would cancel.
+template <class A>
+struct Tanh {
+  Vec<A> value;
+  Vec<A> slope;  // 1 - value^2, to full relative accuracy
+};
+
+// An odd polynomial near 0, where (1 - u) / (1 + u) with u = e^(-2|x|) would cancel.
+template <class A>
+ATTNEXT_HD Tanh<A> tanh_with_slope(Vec<A> x) {
+  const Vec<A> magnitude = absolute<A>(x), square = x * x;
+  const Vec<A> near_zero = x + x * square * polynomial<A>(TanhCoefficients<A>::value, square);
+  const Vec<A> u = exp2<A>(magnitude * A(-2 * kLog2E)), reciprocal = A(1) / (A(1) + u);
+  const Vec<A> far = (A(1) - u) * reciprocal;
+  const Vec<A> signed_far = select<A>(x < Vec<A>{}, -far, far);
+  return {select<A>(magnitude < splat<A>(A(0.625)), near_zero, signed_far), A(4) * u * reciprocal * reciprocal};
+}
+
 template <class A>
 ATTNEXT_HD Vec<A> tanh(Vec<A> x) {
-  const Vec<A> magnitude = absolute<A>(x);
-  const Vec<A> square = x * x;
-  const Vec<A> near_zero = x + x * square * polynomial<A>(TanhCoefficients<A>::value, square);
-  const Vec<A> far = A(1) - A(2) / (exp2<A>(magnitude * A(2 * kLog2E)) + A(1));
-  const Vec<A> signed_far = select<A>(x < Vec<A>{}, -far, far);
-  return select<A>(magnitude < splat<A>(A(0.625)), near_zero, signed_far);
+  return tanh_with_slope<A>(x).value;
 }
 
 // The names attention/score.h calls its maths by.
 template <class A>
 struct VectorMath {
   static Vec<A> tanh(Vec<A> x) { return ATTNEXT_ISA_NAMESPACE::tanh<A>(x); }
+  static Vec<A> tanh_slope(Vec<A> x) { return tanh_with_slope<A>(x).slope; }
   static Vec<A> sqrt(Vec<A> x) { return square_root<A>(x); }
 };
 

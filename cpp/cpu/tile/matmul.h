@@ -16,7 +16,13 @@ struct RowBlock {
   int64_t stride;
 };
 
-// s[key][lane] = start[lane] + sum_d term(q[d][lane], k[key][d])
+// A tile is summed from zero and then joins what is there: a chain over all keys would round as often as there are keys.
+template <class A>
+ATTNEXT_HD void add_to(A* p, Vec<A> x) {
+  store<A>(p, load<A>(p) + x);
+}
+
+// s[key][lane] = sum_d term(q[d][lane], k[key][d])
 template <class A, class Term, int kKeys, int kVectors>
 ATTNEXT_HD void score_tile(RowBlock<A> k, const A* q_t, const A* weight_t, int64_t head_dim, A* s) {
   constexpr int kStride = kVectors * kLanes<A>;
@@ -46,7 +52,7 @@ ATTNEXT_HD void accumulate_tile(RowBlock<A> k, const A* p, int64_t p_stride, int
   constexpr int kStride = kVectors * kLanes<A>;
   Vec<A> sum[kRows][kVectors], q[kRows][kVectors];
   ATTNEXT_UNROLL for (int i = 0; i < kRows; ++i) ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
-    sum[i][j] = load<A>(out_t + i * kStride + j * kLanes<A>);
+    sum[i][j] = Vec<A>{};
     q[i][j] = Term::kIsBilinear ? Vec<A>{} : load<A>(q_t + i * kStride + j * kLanes<A>);
   }
   for (int64_t key = 0; key < num_keys; ++key) {
@@ -58,7 +64,7 @@ ATTNEXT_HD void accumulate_tile(RowBlock<A> k, const A* p, int64_t p_stride, int
     }
   }
   ATTNEXT_UNROLL for (int i = 0; i < kRows; ++i)
-    ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) store<A>(out_t + i * kStride + j * kLanes<A>, sum[i][j]);
+    ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) add_to<A>(out_t + i * kStride + j * kLanes<A>, sum[i][j]);
 }
 
 // grad[key][d] += sum_row p[key][row] slope_k(x[row][d], k[key][d]), lanes are d. Rows of grad and x are padded to whole
@@ -68,7 +74,7 @@ ATTNEXT_HD void key_gradient_tile(const A* p, int64_t p_stride, const A* x, int6
                                   RowBlock<A> k, A* grad) {
   Vec<A> sum[kKeys][kVectors], key[kKeys][kVectors];
   ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
-    sum[i][j] = load<A>(grad + i * stride + j * kLanes<A>);
+    sum[i][j] = Vec<A>{};
     key[i][j] = Term::kIsBilinear ? Vec<A>{} : load_unaligned<A>(k.data + i * k.stride + j * kLanes<A>);
   }
   for (int64_t row = 0; row < num_rows; ++row) {
@@ -80,7 +86,7 @@ ATTNEXT_HD void key_gradient_tile(const A* p, int64_t p_stride, const A* x, int6
     }
   }
   ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i)
-    ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) store<A>(grad + i * stride + j * kLanes<A>, sum[i][j]);
+    ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) add_to<A>(grad + i * stride + j * kLanes<A>, sum[i][j]);
 }
 
 // The three products over a whole tile. A slope that needs its second operand in registers halves the tile.

@@ -17,8 +17,8 @@ struct KeyTile {
 // What backward wants kept on the way; null: not.
 template <class A>
 struct ScoreTrace {
-  A* raw;   // the finished sum over d, before scale
-  A* tanh;  // of the softcap
+  A* raw;            // the finished sum over d, before scale
+  A* softcap_slope;
 };
 
 // One step: s <- f(s, index of the vector, key within the tile, first lane).
@@ -41,12 +41,12 @@ static void finish_raw_scores(const Problem& p, const Panel<A>& panel, const Key
 }
 
 template <class A>
-static void apply_softcap(const Problem& p, const Panel<A>& panel, const KeyTile& tile, A* s, A* tanh) {
+static void apply_softcap(const Problem& p, const Panel<A>& panel, const KeyTile& tile, A* s, A* slope) {
   const A cap = static_cast<A>(p.softcap * kLog2E);
   for_scores(panel, tile, [&](int64_t i, int64_t, int) {
-    const Vec<A> t = softcap_tanh<VectorMath<A>>(load<A>(s + i), cap);
-    if (tanh) store<A>(tanh + i, t);
-    store<A>(s + i, t * cap);
+    const Vec<A> score = load<A>(s + i);
+    if (slope) store<A>(slope + i, softcap_slope<VectorMath<A>>(score, cap));
+    store<A>(s + i, softcap<VectorMath<A>>(score, cap));
   });
 }
 
@@ -124,7 +124,7 @@ static void modify_scores(const Group& g, const Panel<A>& panel, const KeyTile& 
       store<A>(s + i, load<A>(s + i) * load<A>(panel.scale + lane));
     });
   }
-  if (p.softcap > 0) apply_softcap<A>(p, panel, tile, s, trace.tanh);
+  if (p.softcap > 0) apply_softcap<A>(p, panel, tile, s, trace.softcap_slope);
   if (is_present(p.bias)) add_bias<A>(g, panel, tile, s, scratch);
   if (p.alibi_slopes) subtract_alibi<A>(g, panel, tile, s);
   if (tile.kind == TileKind::kPartial) mask_by_rule<A>(g, panel, tile, s);
