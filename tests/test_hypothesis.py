@@ -42,6 +42,18 @@ def views(draw, x):
     return view
 
 
+class Problem(SimpleNamespace):
+    """The arrays and options of a call; a failure prints what they are, not all they hold."""
+
+    def __repr__(self):
+        def described(x):
+            is_array = isinstance(x, np.ndarray) and x.size > 4
+            return f"{x.dtype}{x.shape} strides {x.strides}" if is_array else repr(x)
+
+        fields = {name: x for name, x in vars(self).items() if name not in ("rng", "options")}
+        return ", ".join(f"{n}={described(x)}" for n, x in (fields | self.options).items())
+
+
 @st.composite
 def problems(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -61,7 +73,9 @@ def problems(draw):
     ]
     inputs = [draw(views(rng.normal(size=shape).astype(dtype))) for shape in shapes]
     dout = draw(views(rng.normal(size=(batch, heads, seqlen_q, dim_v)).astype(dtype)))
-    return rng, inputs, dout, draw(options(rng, dtype, (batch, heads, seqlen_q, seqlen_k), dim))
+    named = dict(zip("qkv", inputs, strict=True))
+    chosen = draw(options(rng, dtype, (batch, heads, seqlen_q, seqlen_k), dim))
+    return Problem(rng=rng, **named, dout=dout, options=chosen)
 
 
 @st.composite
@@ -113,39 +127,35 @@ def options(draw, rng, dtype, full, dim):
 
 
 @given(problems())
-def test_any_problem(problem):
-    rng, inputs, dout, chosen = problem
-    dtype = inputs[0].dtype
-    dlse = rng.normal(size=dout.shape[:3]).astype(np.float64 if dtype == np.float64 else np.float32)
+def test_any_problem(x):
+    dtype, shape = x.q.dtype, x.dout.shape[:3]
+    dlse = x.rng.normal(size=shape).astype(np.float64 if dtype == np.float64 else np.float32)
 
     def everything(library, **precision):
-        out, lse = library.attention(*inputs, return_lse=True, **precision, **chosen)
-        grads = library.attention_backward(
-            dout, *inputs, out, lse, dlse=dlse, **precision, **chosen
-        )
+        keywords = precision | x.options
+        out, lse = library.attention(x.q, x.k, x.v, return_lse=True, **keywords)
+        grads = library.attention_backward(x.dout, x.q, x.k, x.v, out, lse, dlse=dlse, **keywords)
         return {"out": out, "lse": lse} | grads._asdict()
 
     found, naive = everything(attnext), everything(reference, dtype=dtype)
     truth = everything(reference, dtype=WIDER[dtype.name])
-    named = SimpleNamespace(**dict(zip("qkv", inputs, strict=True)), dout=dout, options=chosen)
     for name, expected in truth.items():
         if expected is None:
             assert found[name] is None, name
         else:
-            check(name, found[name], expected, naive[name], named, lse=truth["lse"])
+            check(name, found[name], expected, naive[name], x, lse=truth["lse"])
 
 
 @given(problems())
-def test_any_bidirectional_problem(problem):
-    rng, (q, k, v_k), _, chosen = problem
-    v_q = rng.normal(size=(*q.shape[:3], 5)).astype(q.dtype)
+def test_any_bidirectional_problem(x):
+    v_q, dtype = x.rng.normal(size=(*x.q.shape[:3], 5)).astype(x.q.dtype), x.q.dtype
 
     def both(library, **precision):
-        values = (q, k, v_q, v_k)
-        return library.bidirectional_attention(*values, return_lse=True, **precision, **chosen)
+        keywords = precision | x.options
+        return library.bidirectional_attention(x.q, x.k, v_q, x.v, return_lse=True, **keywords)
 
-    found, naive = both(attnext), both(reference, dtype=q.dtype)
-    truth = both(reference, dtype=WIDER[q.dtype.name])
+    found, naive = both(attnext), both(reference, dtype=dtype)
+    truth = both(reference, dtype=WIDER[dtype.name])
     for n, name in enumerate(("out", "out", "lse", "lse")):
-        named = SimpleNamespace(q=q, k=k, v=(v_k, v_q)[n % 2], options=chosen)
-        check(name, found[n], truth[n], naive[n], named, lse=truth[2 + n % 2])
+        values = Problem(**vars(x) | {"v": (x.v, v_q)[n % 2]})
+        check(name, found[n], truth[n], naive[n], values, lse=truth[2 + n % 2])

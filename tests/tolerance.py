@@ -35,12 +35,21 @@ def largest(x):
 
 def size_of_terms(name, inputs, lse):
     """How large a sum is if nothing cancels: where it does, the errors of its terms do not."""
-    if name in ("dq", "dk") and inputs.options.get("score") == "cosine":
-        norms = np.linalg.norm(np.asarray(getattr(inputs, name[1])).astype(np.float64), axis=-1)
-        return 0.1 * max(1, largest(1 / norms[norms > 0]))
-    if name in FACTORS:
-        return 0.1 * max(1, largest(getattr(inputs, FACTORS[name])))
-    return 1 if name == "lse" else np.size(lse) ** 0.5
+    if name == "lse":
+        return 1
+    size_of_ds = max(1, 0.3 * largest(inputs.dout) * largest(inputs.v))
+    if name not in FACTORS:
+        distance = sum(inputs.q.shape + inputs.k.shape) if name == "dalibi_slopes" else 1
+        return size_of_ds * distance * np.size(lse) ** 0.5
+    factor, score = largest(getattr(inputs, FACTORS[name])), inputs.options.get("score")
+    if name in ("dq", "dk"):
+        if score == "cosine":
+            norms = np.linalg.norm(np.asarray(getattr(inputs, name[1]), np.float64), axis=-1)
+            factor = largest(1 / norms[norms > 0])
+        elif score == "neg_sq_l2":
+            factor = 2 * (largest(inputs.q) + largest(inputs.k))
+        factor *= size_of_ds
+    return max(0.5, 0.1 * factor)
 
 
 def check(name, actual, truth, naive, inputs, lse):
@@ -59,7 +68,7 @@ def check(name, actual, truth, naive, inputs, lse):
         rounding = max(ROUNDING[dtype], ROUNDING[result_dtype]) * scale
     accumulated = ROUNDING["float64" if dtype == "float64" else "float32"]
     longest_sum = max(*inputs.q.shape, *inputs.k.shape)
-    of_terms = accumulated * (1 + 2 * largest(lse) + longest_sum**0.5 / 2)
+    of_terms = accumulated * (2 + 2 * largest(lse) + longest_sum**0.5 / 2)
     allowed = 2 * error(naive, truth) + rounding + of_terms * scale
     promised = max(CONTRACT[dtype], CONTRACT[result_dtype]) * scale
     found = error(actual, truth)

@@ -66,7 +66,7 @@ static void load_additive_weight(const Group& g, BackwardScratch<A>& w) {
   const Problem& p = *g.problem;
   const int64_t width = padded<A>(p.head_dim);
   std::memset(w.weight, 0, sizeof(A) * p.group_size * width);
-  std::memset(w.dweight, 0, sizeof(A) * p.group_size * width);
+  std::memset(w.dweight, 0, sizeof(double) * p.group_size * width);
   for (int64_t head = 0; head < p.group_size; ++head)
     for (int64_t d = 0; d < p.head_dim; ++d)
       w.weight[head * width + d] = static_cast<A>(p.weight[(g.head_kv * p.group_size + head) * p.head_dim + d]);
@@ -79,7 +79,7 @@ static void store_item_sums(const BackwardSums<A>& sums, const Group& g, Span ch
   const Problem& p = *g.problem;
   const int64_t width = padded<A>(p.head_dim);
   if (sums.weight)
-    std::memcpy(sums.weight + item * p.group_size * width, w.dweight, sizeof(A) * p.group_size * width);
+    std::memcpy(sums.weight + item * p.group_size * width, w.dweight, sizeof(double) * p.group_size * width);
   if (sums.bias_sum != BiasSum::kPerKey) return;
   for (int64_t head = 0; head < p.group_size; ++head)
     std::memcpy(sums.bias_keys + sums.keys_before[g.sequence] * p.num_heads_q +
@@ -160,7 +160,7 @@ static void carve_sums(const BackwardParams& params, int64_t items, Arena* arena
       params.dscale || params.dalibi_slopes || params.dsinks || sums->bias_sum == BiasSum::kPerRow;
   sums->rows = has_row_sums ? take<double>(arena, rows * kNumRowSums) : nullptr;
   sums->bias_keys = take_if(sums->bias_sum == BiasSum::kPerKey, keys * p.num_heads_q);
-  sums->weight = take_if(params.dweight != nullptr, items * p.group_size * width);
+  sums->weight = params.dweight ? take<double>(arena, items * p.group_size * width) : nullptr;
   sums->dq = take_if(!adds_to_dq<A>(params), rows * width);
   const bool is_dense = sums->bias_sum == BiasSum::kDense;
   const bool adds_to_dbias = is_dense && dtype_of(params.dbias) == kAccumulatorDType<A>;

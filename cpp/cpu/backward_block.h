@@ -17,7 +17,7 @@ struct BackwardSums {
   A *lse_log2, *delta;      // [rows]
   double* rows;             // [rows, kNumRowSums], null where not wanted
   A* bias_keys;             // [heads x keys], null where not wanted
-  A* weight;                // [items, group_size, padded head_dim], null where not wanted
+  double* weight;           // [items, group_size, padded head_dim], null where not wanted
   A* dq;                    // [rows, padded head_dim], null: dq itself is added to
   TensorView dbias;         // accumulators of a dense bias gradient, as a broadcast view
   BiasSum bias_sum;
@@ -34,8 +34,8 @@ struct BackwardScratch {
   A *dk, *dv;          // [kChunkKeys, padded]
   A *p, *ds;           // [kTileK][lanes of all panels]
   A* bias_keys;        // [group_size, kChunkKeys]
-  A* weight;           // [group_size, padded head_dim] of the additive score, as float64 rounded
-  A* dweight;
+  A* weight;           // [group_size, padded head_dim] of the additive score
+  double* dweight;     // likewise
   GradientTiles<A> tiles;
 };
 
@@ -69,7 +69,7 @@ static BackwardScratch<A> carve_backward(const Problem& p, Arena* arena) {
   w.ds = take<A>(arena, kTileK * kTileQ<A>);
   w.bias_keys = take<A>(arena, p.group_size * kChunkKeys);
   w.weight = take<A>(arena, p.weight ? p.group_size * d : 0);
-  w.dweight = take<A>(arena, p.weight ? p.group_size * d : 0);
+  w.dweight = take<double>(arena, p.weight ? p.group_size * d : 0);
   for (A** tile : {&w.tiles.s, &w.tiles.dp, &w.tiles.raw, &w.tiles.softcap_slope, &w.tiles.scratch})
     *tile = take<A>(arena, kTileK * lanes);
   return w;
@@ -140,7 +140,7 @@ static void spread_additive(const Problem& p, Span rows, int64_t num_keys, RowBl
     for (int64_t row = 0; row < rows.end - rows.begin; ++row) {
       const int64_t head = (rows.begin + row) % p.group_size;
       const Vec<A> weight = load<A>(w.weight + head * width + d), q = load<A>(w.q + row * width + d);
-      Vec<A> dq = load<A>(w.dq + row * width + d), dweight = load<A>(w.dweight + head * width + d);
+      Vec<A> dq{}, dweight{};
       for (int64_t key = 0; key < num_keys; ++key) {
         const A ds = w.ds[key * stride + row];
         if (ds == 0) continue;  // masked pairs need no tanh
@@ -150,8 +150,8 @@ static void spread_additive(const Problem& p, Span rows, int64_t num_keys, RowBl
         dq += change;
         store<A>(dk + key * width + d, load<A>(dk + key * width + d) + change);
       }
-      store<A>(w.dq + row * width + d, dq);
-      store<A>(w.dweight + head * width + d, dweight);
+      add_to<A>(w.dq + row * width + d, dq);
+      for (int i = 0; i < kLanes<A>; ++i) w.dweight[head * width + d + i] += static_cast<double>(dweight[i]);
     }
   }
 }

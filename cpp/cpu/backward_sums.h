@@ -109,9 +109,9 @@ static void sum_weights(const BackwardParams& params, const BackwardSums<A>& sum
   const int64_t first = items.first[g.sequence] + g.head_kv * per_head;
   for (int64_t item = first; item < first + per_head; ++item)
     for (int64_t head = 0; head < p.group_size; ++head) {
-      const A* part = sums.weight + (item * p.group_size + head) * width;
+      const double* part = sums.weight + (item * p.group_size + head) * width;
       double* out = params.dweight + (g.sequence * p.num_heads_q + g.head_kv * p.group_size + head) * p.head_dim;
-      for (int64_t d = 0; d < p.head_dim; ++d) out[d] += static_cast<double>(part[d]);
+      for (int64_t d = 0; d < p.head_dim; ++d) out[d] += part[d];
     }
 }
 

@@ -90,11 +90,31 @@ static Place place_of(const Schedule& s, int64_t item) {
   return {low, within / per_head, within % per_head};
 }
 
+// Results below the normal range become 0 while an item runs: a masked score's weight, 2^-infinity, would otherwise cost
+// an x86 core a microcode assist of a hundred cycles, and it is 0 either way.
+class FlushSubnormals {
+ public:
+#if defined(__x86_64__)
+  FlushSubnormals() : saved_(__builtin_ia32_stmxcsr()) { __builtin_ia32_ldmxcsr(saved_ | kFlushToZero); }
+  ~FlushSubnormals() { __builtin_ia32_ldmxcsr(saved_); }
+  FlushSubnormals(const FlushSubnormals&) = delete;
+  FlushSubnormals& operator=(const FlushSubnormals&) = delete;
+
+ private:
+  static constexpr unsigned kFlushToZero = 0x8000;
+  unsigned saved_;
+#endif
+};
+
 // Runs `work(item, worker)` over all items.
 template <class F>
 static void run_items(int64_t count, int workers, F&& work) {
   parallel_for(
-      count, workers, [](void* context, int64_t item, int worker) { (*static_cast<F*>(context))(item, worker); },
+      count, workers,
+      [](void* context, int64_t item, int worker) {
+        [[maybe_unused]] const FlushSubnormals mode;
+        (*static_cast<F*>(context))(item, worker);
+      },
       const_cast<void*>(static_cast<const void*>(&work)));
 }
 

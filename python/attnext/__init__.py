@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any
 
-from . import _core, log, threads
+from . import _core, threads
 from .attention import AdditiveScore, attention
 from .backends import Backend, backends, get_cmake_dir, get_include
 from .bidirectional import (
@@ -63,7 +64,8 @@ __all__ = [
     "sinusoidal_positions",
 ]
 
-log.configure()
+if os.environ.get("ATTNEXT_LOG"):
+    import_module("attnext.log").configure()
 threads.register_if_imported()
 
 

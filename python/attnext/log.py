@@ -1,4 +1,4 @@
-"""What does attnext tell about itself? Nothing, unless a program or ATTNEXT_LOG listens."""
+"""What does attnext tell about itself? Nothing, unless ATTNEXT_LOG asks: then alone is this imported."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ logger = logging.getLogger("attnext")
 
 
 def configure() -> None:
-    """Silent by default; ``ATTNEXT_LOG=info`` (or another level) writes to stderr from it on."""
-    logger.addHandler(logging.NullHandler())
-    level_name = os.environ.get("ATTNEXT_LOG", "")
-    if not level_name:
-        return
+    """``ATTNEXT_LOG=info`` (or another level) writes to stderr from that level on."""
+    level_name = os.environ["ATTNEXT_LOG"]
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(name)s: %(levelname)s: %(message)s"))
     logger.addHandler(handler)

@@ -1,4 +1,4 @@
-// exp2 and tanh on a vector of lanes: written once for every ISA, float and double.
+// exp2, log and tanh on a vector of lanes: written once for every ISA, float and double.
 #pragma once
 
 #include "cpu/simd/leaf.h"
@@ -78,12 +78,35 @@ ATTNEXT_HD Vec<A> tanh(Vec<A> x) {
   return tanh_with_slope<A>(x).value;
 }
 
-// The names attention/score.h calls its maths by.
+// Natural logarithm of x >= 0: 2 artanh((m - 1) / (m + 1)) of the mantissa, a power series in a square below 0.03.
+template <class A>
+ATTNEXT_HD Vec<A> log(Vec<A> x) {
+  constexpr int kTerms = sizeof(A) == 4 ? 6 : 11, kMantissaBits = sizeof(A) == 4 ? 23 : 52;
+  using Integer = typename VectorOf<A>::IntegerScalar;
+  // Taking the bits of sqrt(1/2) off before the exponent is cut leaves a mantissa in [sqrt(1/2), sqrt(2)).
+  constexpr Integer kHalfRoot = sizeof(A) == 4 ? Integer(0x3f3504f3) : Integer(0x3fe6a09e667f3bcd);
+  const IntVec<A> exponent = (reinterpret_cast<IntVec<A>>(x) - kHalfRoot) >> kMantissaBits;
+  const Vec<A> mantissa = reinterpret_cast<Vec<A>>(reinterpret_cast<IntVec<A>>(x) - (exponent << kMantissaBits));
+  const Vec<A> s = (mantissa - A(1)) / (mantissa + A(1)), square = s * s;
+  Vec<A> series = splat<A>(A(1) / A(2 * kTerms - 1));
+  ATTNEXT_UNROLL for (int i = kTerms - 2; i >= 0; --i) series = series * square + A(1) / A(2 * i + 1);
+  const Vec<A> result = __builtin_convertvector(exponent, Vec<A>) * A(kLn2) + A(2) * s * series;
+  const Vec<A> infinity = splat<A>(A(__builtin_inf()));
+  const Vec<A> or_zero = select<A>(x == Vec<A>{}, -infinity, result);
+  return select<A>(x < infinity, or_zero, x);  // infinity and NaN are their own logarithms
+}
+
+// The names attention/score.h and attention/softmax.h call their maths by.
 template <class A>
 struct VectorMath {
-  static Vec<A> tanh(Vec<A> x) { return ATTNEXT_ISA_NAMESPACE::tanh<A>(x); }
-  static Vec<A> tanh_slope(Vec<A> x) { return tanh_with_slope<A>(x).slope; }
-  static Vec<A> sqrt(Vec<A> x) { return square_root<A>(x); }
+  using V = Vec<A>;
+  static V tanh(V x) { return ATTNEXT_ISA_NAMESPACE::tanh<A>(x); }
+  static V tanh_slope(V x) { return tanh_with_slope<A>(x).slope; }
+  static V sqrt(V x) { return square_root<A>(x); }
+  static V exp2(V x) { return ATTNEXT_ISA_NAMESPACE::exp2<A>(x); }
+  static V log(V x) { return ATTNEXT_ISA_NAMESPACE::log<A>(x); }
+  static V maximum(V a, V b) { return ATTNEXT_ISA_NAMESPACE::maximum<A>(a, b); }
+  static V finite_or_zero(V x) { return select<A>(x == splat<A>(A(-__builtin_inf())), V{}, x); }
 };
 
 }  // namespace ATTNEXT_ISA_NAMESPACE

@@ -21,12 +21,13 @@ static Group group_of(const Problem& problem, int64_t sequence, int64_t head_kv)
   return {&problem, sequence, head_kv, mask, nullptr, mask.seqlen_q * problem.group_size};
 }
 
+// A 64-bit division a row, several times over, would be the larger part of a small call.
 ATTNEXT_HD int64_t query_of(const Group& g, int64_t row) {
-  const int64_t index = row / g.problem->group_size;
+  const int64_t index = g.problem->group_size == 1 ? row : row / g.problem->group_size;
   return g.queries ? g.queries[index] : index;
 }
 ATTNEXT_HD int64_t head_of(const Group& g, int64_t row) {
-  return g.head_kv * g.problem->group_size + row % g.problem->group_size;
+  return g.problem->group_size == 1 ? g.head_kv : g.head_kv * g.problem->group_size + row % g.problem->group_size;
 }
 // The queries of rows [begin, end).
 ATTNEXT_HD Span queries_of(const Group& g, Span rows) {

@@ -37,13 +37,12 @@ ATTNEXT_HD Vec<A> column_maximum(const A* s, int64_t stride, int64_t num_keys, V
 template <class A>
 static void soften(int vectors, int64_t num_keys, int64_t head_dim_v, A* s, A* o_t, RowState<A>* state) {
   const int lanes = vectors * kLanes<A>;
-  const Vec<A> empty = splat<A>(A(-__builtin_inf()));
   for (int lane = 0; lane < lanes; lane += kLanes<A>) {
     const Vec<A> old_max = load<A>(state->row_max + lane);
     const Vec<A> row_max = column_maximum<A>(s + lane, lanes, num_keys, old_max);
     // While every score is masked the weights are 2^(-infinity - 0) = 0, not 2^(-infinity + infinity).
-    const Vec<A> base = select<A>(row_max == empty, Vec<A>{}, row_max);
-    const Vec<A> rescale = exp2<A>(old_max - base);
+    const Vec<A> base = VectorMath<A>::finite_or_zero(row_max);
+    const Vec<A> rescale = state_weight<VectorMath<A>>(old_max, row_max);
     Vec<A> sum{};
     for (int64_t key = 0; key < num_keys; ++key) {
       const Vec<A> p = exp2<A>(load<A>(s + key * lanes + lane) - base);
@@ -61,13 +60,17 @@ static void soften(int vectors, int64_t num_keys, int64_t head_dim_v, A* s, A* o
 template <class A>
 static void join_states(int lanes, int64_t head_dim_v, const RowState<A>& other, const A* other_o, RowState<A>* state,
                         A* o_t) {
-  for (int lane = 0; lane < lanes; ++lane) {
-    const A joined = other.row_max[lane] > state->row_max[lane] ? other.row_max[lane] : state->row_max[lane];
-    const A mine = state_weight(state->row_max[lane], joined), theirs = state_weight(other.row_max[lane], joined);
-    state->row_max[lane] = joined;
-    state->row_sum[lane] = state->row_sum[lane] * mine + other.row_sum[lane] * theirs;
-    for (int64_t d = 0; d < head_dim_v; ++d)
-      o_t[d * lanes + lane] = o_t[d * lanes + lane] * mine + other_o[d * lanes + lane] * theirs;
+  for (int lane = 0; lane < lanes; lane += kLanes<A>) {
+    const Vec<A> my_max = load<A>(state->row_max + lane), their_max = load<A>(other.row_max + lane);
+    const Vec<A> joined = maximum<A>(my_max, their_max);
+    const Vec<A> mine = state_weight<VectorMath<A>>(my_max, joined);
+    const Vec<A> theirs = state_weight<VectorMath<A>>(their_max, joined);
+    store<A>(state->row_max + lane, joined);
+    store<A>(state->row_sum + lane, load<A>(state->row_sum + lane) * mine + load<A>(other.row_sum + lane) * theirs);
+    for (int64_t d = 0; d < head_dim_v; ++d) {
+      const int64_t i = d * lanes + lane;
+      store<A>(o_t + i, load<A>(o_t + i) * mine + load<A>(other_o + i) * theirs);
+    }
   }
 }
 

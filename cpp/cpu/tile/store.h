@@ -11,16 +11,23 @@ template <class A>
 static void finish_rows(const Group& g, const Panel<A>& panel, const RowState<A>& state, int64_t head_dim_v, A* o_t,
                         A* factor, A* lse) {
   const int lanes = lanes_of(panel);
+  const double* sinks = g.problem->sinks;
+  alignas(kVectorBytes) A sink[kPanelLanes<A>];
+  for (int lane = 0; lane < lanes; ++lane)
+    sink[lane] = static_cast<A>(sinks ? sinks[panel.head[lane]] * kLog2E : -__builtin_inf());
+  for (int lane = 0; lane < lanes; lane += kLanes<A>) {
+    const auto result = finish_row<VectorMath<A>>(
+        load<A>(state.row_max + lane), load<A>(state.row_sum + lane), load<A>(sink + lane), A(kLn2));
+    store<A>(factor + lane, result.factor);
+    store<A>(lse + lane, result.lse);
+  }
   for (int lane = 0; lane < lanes; ++lane) {
-    const int64_t row = min_of(panel.rows.begin + lane, panel.rows.end - 1);
-    const bool has_key = state.row_max[lane] != A(-__builtin_inf()) || has_visible_key(g, row);
-    const double* sink = g.problem->sinks ? g.problem->sinks + panel.head[lane] : nullptr;
-    const RowResult<A> result = finish_row(state.row_max[lane], state.row_sum[lane], has_key, sink);
-    factor[lane] = result.factor;
-    lse[lane] = result.lse;
+    if (state.row_max[lane] != A(-__builtin_inf())) continue;
+    const bool has_key = has_visible_key(g, min_of(panel.rows.begin + lane, panel.rows.end - 1));
+    factor[lane] = empty_row_factor<A>(has_key);
+    if (has_key) lse[lane] = factor[lane];
     // 0 * infinity of a masked value must not reach a row that has no keys.
-    if (!has_key)
-      for (int64_t d = 0; d < head_dim_v; ++d) o_t[d * lanes + lane] = A(0);
+    for (int64_t d = 0; d < head_dim_v; ++d) o_t[d * lanes + lane] = A(0);
   }
 }
 
