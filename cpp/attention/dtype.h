@@ -25,10 +25,10 @@ struct DTypeInfo {
 
 // Indexed by attnext_dtype.
 constexpr DTypeInfo kDTypes[] = {
-    {"absent", 0, false, DType::kAbsent},    {"float64", 8, true, DType::kFloat64},
-    {"float32", 4, true, DType::kFloat32},   {"float16", 2, true, DType::kFloat32},
-    {"bfloat16", 2, true, DType::kFloat32},  {"bool", 1, false, DType::kAbsent},
-    {"int32", 4, false, DType::kAbsent},     {"int64", 8, false, DType::kAbsent},
+    {"absent", 0, false, DType::kAbsent},   {"float64", 8, true, DType::kFloat64},
+    {"float32", 4, true, DType::kFloat32},  {"float16", 2, true, DType::kFloat32},
+    {"bfloat16", 2, true, DType::kFloat32}, {"bool", 1, false, DType::kAbsent},
+    {"int32", 4, false, DType::kAbsent},    {"int64", 8, false, DType::kAbsent},
 };
 constexpr int kNumDTypes = sizeof(kDTypes) / sizeof(kDTypes[0]);
 

@@ -1,4 +1,5 @@
-// Which keys a query may attend by rule (causal, window, lengths), and what that means for a tile: the only mask rule.
+// Which keys a query may attend by rule (causal, window, lengths), and what that means for a tile:
+// the only mask rule.
 #pragma once
 
 #include "attention/portable.h"

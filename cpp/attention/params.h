@@ -32,30 +32,33 @@ struct Dropout {
   uint32_t stream;
 };
 
-// Everything the passes share. One `Sequence` per batch entry; small per-head arrays are float64 whatever the caller's
-// type, so that float64 calls lose nothing.
+// Everything the passes share. One `Sequence` per batch entry; small per-head arrays are float64
+// whatever the caller's type, so that float64 calls lose nothing.
 struct Problem {
-  TensorView q;            // [batch, num_heads_q,  seqlen_q, head_dim];   packed: [1, num_heads_q,  total_q, head_dim]
-  TensorView k;            // [batch, num_heads_kv, seqlen_k, head_dim];   packed: [1, num_heads_kv, total_k, head_dim]
-  TensorView v;            // [batch, num_heads_kv, seqlen_k, head_dim_v]; paged:  [num_pages, num_heads_kv, page_size, .]
-  int64_t batch;           // sequences
+  TensorView q;   // [batch, num_heads_q,  seqlen_q, head_dim];   packed: [1, num_heads_q,  total_q,
+                  // head_dim]
+  TensorView k;   // [batch, num_heads_kv, seqlen_k, head_dim];   packed: [1, num_heads_kv, total_k,
+                  // head_dim]
+  TensorView v;   // [batch, num_heads_kv, seqlen_k, head_dim_v]; paged:  [num_pages, num_heads_kv,
+                  // page_size, .]
+  int64_t batch;  // sequences
   int64_t num_heads_q, num_heads_kv, group_size;
   int64_t seqlen_q, seqlen_k;  // of the longest sequence
   int64_t head_dim, head_dim_v;
   bool is_packed;
   Score score;
-  double softcap;          // 0: off
+  double softcap;  // 0: off
   Dropout dropout;
-  TensorView mask;         // [batch, num_heads_q, seqlen_q, seqlen_k], stride 0 where broadcast; bool
-  TensorView bias;         // likewise; any float dtype
-  TensorView block_table;  // [batch, max_pages], int32 or int64
-  int64_t page_size;       // 0: not paged
-  const Sequence* sequences;    // [batch]
-  const double* scale;          // [num_heads_q]
-  const double* alibi_slopes;   // [batch, num_heads_q] or null
-  const double* sinks;          // [num_heads_q] or null
-  const double* weight;         // [num_heads_q, head_dim] or null
-  const double* score_bias;     // [num_heads_q, head_dim] or null
+  TensorView mask;  // [batch, num_heads_q, seqlen_q, seqlen_k], stride 0 where broadcast; bool
+  TensorView bias;  // likewise; any float dtype
+  TensorView block_table;      // [batch, max_pages], int32 or int64
+  int64_t page_size;           // 0: not paged
+  const Sequence* sequences;   // [batch]
+  const double* scale;         // [num_heads_q]
+  const double* alibi_slopes;  // [batch, num_heads_q] or null
+  const double* sinks;         // [num_heads_q] or null
+  const double* weight;        // [num_heads_q, head_dim] or null
+  const double* score_bias;    // [num_heads_q, head_dim] or null
 };
 
 struct ForwardParams {
@@ -64,7 +67,8 @@ struct ForwardParams {
   TensorView lse;  // [batch, num_heads_q, seqlen_q] or absent
 };
 
-// Sums over a batch or a broadcast axis are finished by the caller from these per-(sequence, head) parts, in order.
+// Sums over a batch or a broadcast axis are finished by the caller from these per-(sequence, head)
+// parts, in order.
 struct BackwardParams {
   Problem problem;
   TensorView dout, out;   // [batch, num_heads_q, seqlen_q, head_dim_v]
@@ -82,13 +86,13 @@ struct WeightsParams {
   Problem problem;      // v is absent, head_dim_v 0
   const int64_t* rows;  // [num_rows], non-decreasing
   int64_t num_rows;
-  TensorView p;         // [batch, num_heads_q, num_rows, seqlen_k]
+  TensorView p;  // [batch, num_heads_q, num_rows, seqlen_k]
 };
 
 struct StatsParams {
-  Problem problem;                    // v is absent, head_dim_v 0
-  TensorView lse, row_max, entropy;   // [batch, num_heads_q, seqlen_q], each may be absent
-  TensorView key_mass;                // [batch, num_heads_q, seqlen_k], may be absent
+  Problem problem;                   // v is absent, head_dim_v 0
+  TensorView lse, row_max, entropy;  // [batch, num_heads_q, seqlen_q], each may be absent
+  TensorView key_mass;               // [batch, num_heads_q, seqlen_k], may be absent
 };
 
 }  // namespace attnext

@@ -1,8 +1,9 @@
-// What a score is: the terms of q and k, and the modifiers after them, each value beside its derivative. Generic over the
-// number type: a float of a CUDA thread and a vector of SIMD lanes read the same lines. `Math` names tanh, its
-// slope and sqrt of V.
+// What a score is: the terms of q and k, and the modifiers after them, each value beside its
+// derivative. Generic over the number type: a float of a CUDA thread and a vector of SIMD lanes
+// read the same lines. `Math` names tanh, its slope and sqrt of V.
 //
-// score = scale * finish(sum_d term(q_d, k_d));  softcap;  + bias;  + alibi;  then the mask (semantics: "order").
+// score = scale * finish(sum_d term(q_d, k_d));  softcap;  + bias;  + alibi;  then the mask
+// (semantics: "order").
 #pragma once
 
 #include "attention/params.h"
@@ -26,7 +27,8 @@ struct DotTerm {
   }
 };
 
-// -|q - k|^2 from the differences themselves: 2q.k - |q|^2 - |k|^2 would cancel where q and k are close.
+// -|q - k|^2 from the differences themselves: 2q.k - |q|^2 - |k|^2 would cancel where q and k are
+// close.
 struct SquareTerm {
   static constexpr bool kHasWeight = false, kIsBilinear = false;
   template <class Math, class V>
@@ -73,14 +75,15 @@ template <class Math, class V, class A>
 ATTNEXT_HD V softcap(V score, A cap) {
   return Math::tanh(score * (1 / cap)) * cap;
 }
-// 1 - tanh^2, taken of the score before the mask writes -infinity, and not from the tanh: 1 - t t would cancel where the
-// cap bites.
+// 1 - tanh^2, taken of the score before the mask writes -infinity, and not from the tanh: 1 - t t
+// would cancel where the cap bites.
 template <class Math, class V, class A>
 ATTNEXT_HD V softcap_slope(V score, A cap) {
   return Math::tanh_slope(score * (1 / cap));
 }
 
-// ALiBi, Press, Smith, Lewis 2022 (arXiv:2108.12409), |.| form: also for keys right of the diagonal.
+// ALiBi, Press, Smith, Lewis 2022 (arXiv:2108.12409), |.| form: also for keys right of the
+// diagonal.
 template <class V>
 ATTNEXT_HD V alibi_distance(V query_position, V key_position) {
   const V difference = query_position - key_position;

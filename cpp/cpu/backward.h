@@ -1,6 +1,6 @@
-// Backward: one pass of five products. An item owns a chunk of keys of one (sequence, key head), keeps their dk and dv,
-// and goes over the queries that see it; dq and other per-row sums are passed on along the relay (relay.h), so that every
-// sum has one order and memory stays O(seqlen).
+// Backward: one pass of five products. An item owns a chunk of keys of one (sequence, key head),
+// keeps their dk and dv, and goes over the queries that see it; dq and other per-row sums are
+// passed on along the relay (relay.h), so that every sum has one order and memory stays O(seqlen).
 #pragma once
 
 #include "cpu/backward_sums.h"
@@ -10,8 +10,8 @@ namespace ATTNEXT_ISA_NAMESPACE {
 
 // Adds what the item found for a block's rows to the sums all items share. Only in its turn.
 template <class A, class Term>
-static void add_block(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g, Span rows,
-                      BackwardScratch<A>& w) {
+static void add_block(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g,
+                      Span rows, BackwardScratch<A>& w) {
   const Problem& p = params.problem;
   const int64_t width = padded<A>(p.head_dim);
   const Vec<A> one = splat<A>(A(1));
@@ -19,17 +19,21 @@ static void add_block(const BackwardParams& params, const BackwardSums<A>& sums,
   for (int i = 0; i < kPanelLanes<A>; i += kLanes<A>) store<A>(ones + i, one);
   for (int i = 0; i < w.num_panels; ++i) {
     const GradientPanel<A>& panel = w.panels[i];
-    const TensorView natural = {w.dq, {}, {0, 0, width, 1}, 4, static_cast<int32_t>(kAccumulatorDType<A>)};
+    const TensorView natural = {
+        w.dq, {}, {0, 0, width, 1}, 4, static_cast<int32_t>(kAccumulatorDType<A>)};
     if constexpr (!Term::kHasWeight)
-      store_transposed<A>(panel.panel, panel.dq_t, ones, p.head_dim, natural,
-                          [&](int64_t row) { return reinterpret_cast<char*>(w.dq + (row - rows.begin) * width); });
+      store_transposed<A>(panel.panel, panel.dq_t, ones, p.head_dim, natural, [&](int64_t row) {
+        return reinterpret_cast<char*>(w.dq + (row - rows.begin) * width);
+      });
     for (int64_t row = panel.panel.rows.begin; row < panel.panel.rows.end; ++row) {
       const int64_t at = row_base(sums, g) + row, lane = row - panel.panel.rows.begin;
-      for (int i = 0; sums.rows && i < kNumRowSums; ++i) sums.rows[at * kNumRowSums + i] += panel.sums[i][lane];
+      for (int i = 0; sums.rows && i < kNumRowSums; ++i)
+        sums.rows[at * kNumRowSums + i] += panel.sums[i][lane];
     }
   }
   for (int64_t row = rows.begin; row < rows.end; ++row) {
-    A* out = sums.dq ? sums.dq + (row_base(sums, g) + row) * width : reinterpret_cast<A*>(row_pointer(g, params.dq, row));
+    A* out = sums.dq ? sums.dq + (row_base(sums, g) + row) * width
+                     : reinterpret_cast<A*>(row_pointer(g, params.dq, row));
     const A* in = w.dq + (row - rows.begin) * width;
     for (int64_t d = 0; d < p.head_dim; ++d) out[d] += in[d];
   }
@@ -37,7 +41,8 @@ static void add_block(const BackwardParams& params, const BackwardSums<A>& sums,
 
 // The chunk's dk and dv, whole now, leave in the caller's type.
 template <class A>
-static void store_chunk(const BackwardParams& params, const Group& g, Span chunk, BackwardScratch<A>& w) {
+static void store_chunk(const BackwardParams& params, const Group& g, Span chunk,
+                        BackwardScratch<A>& w) {
   const Problem& p = params.problem;
   const int64_t width = padded<A>(p.head_dim), width_v = padded<A>(p.head_dim_v);
   for (int64_t key = chunk.begin; key < chunk.end; ++key) {
@@ -46,8 +51,10 @@ static void store_chunk(const BackwardParams& params, const Group& g, Span chunk
       load_row<A>(key_pointer(g, p.k, key), dtype_of(p.k), p.k.strides[3], p.head_dim, w.q);
       unnormalise_gradient<A>(w.q, width, dk);
     }
-    store_row<A>(key_pointer(g, params.dk, key), dtype_of(params.dk), params.dk.strides[3], p.head_dim, dk);
-    store_row<A>(key_pointer(g, params.dv, key), dtype_of(params.dv), params.dv.strides[3], p.head_dim_v, dv);
+    store_row<A>(key_pointer(g, params.dk, key), dtype_of(params.dk), params.dk.strides[3],
+                 p.head_dim, dk);
+    store_row<A>(key_pointer(g, params.dv, key), dtype_of(params.dv), params.dv.strides[3],
+                 p.head_dim_v, dv);
   }
 }
 
@@ -69,7 +76,8 @@ static void load_additive_weight(const Group& g, BackwardScratch<A>& w) {
   std::memset(w.dweight, 0, sizeof(double) * p.group_size * width);
   for (int64_t head = 0; head < p.group_size; ++head)
     for (int64_t d = 0; d < p.head_dim; ++d)
-      w.weight[head * width + d] = static_cast<A>(p.weight[(g.head_kv * p.group_size + head) * p.head_dim + d]);
+      w.weight[head * width + d] =
+          static_cast<A>(p.weight[(g.head_kv * p.group_size + head) * p.head_dim + d]);
 }
 
 // What an item adds per key or per head goes to places of its own.
@@ -79,7 +87,8 @@ static void store_item_sums(const BackwardSums<A>& sums, const Group& g, Span ch
   const Problem& p = *g.problem;
   const int64_t width = padded<A>(p.head_dim);
   if (sums.weight)
-    std::memcpy(sums.weight + item * p.group_size * width, w.dweight, sizeof(double) * p.group_size * width);
+    std::memcpy(sums.weight + item * p.group_size * width, w.dweight,
+                sizeof(double) * p.group_size * width);
   if (sums.bias_sum != BiasSum::kPerKey) return;
   for (int64_t head = 0; head < p.group_size; ++head)
     std::memcpy(sums.bias_keys + sums.keys_before[g.sequence] * p.num_heads_q +
@@ -88,18 +97,22 @@ static void store_item_sums(const BackwardSums<A>& sums, const Group& g, Span ch
 }
 
 template <class A, class Term>
-static void backward_item(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g, Span chunk,
-                          int64_t item, const Predecessors& before, BackwardScratch<A>& w) {
+static void backward_item(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g,
+                          Span chunk, int64_t item, const Predecessors& before,
+                          BackwardScratch<A>& w) {
   const Problem& p = params.problem;
-  const RowSumsWanted wanted = {sums.rows != nullptr, params.dscale != nullptr, params.dalibi_slopes != nullptr};
+  const RowSumsWanted wanted = {sums.rows != nullptr, params.dscale != nullptr,
+                                params.dalibi_slopes != nullptr};
   const Padding padding = Term::kIsBilinear ? Padding::kNone : Padding::kZeros;
-  const RowBlock<A> k = load_keys<A>(g, chunk, padding, w.k), v = load_values<A>(g, chunk, Padding::kNone, w.v);
+  const RowBlock<A> k = load_keys<A>(g, chunk, padding, w.k),
+                    v = load_values<A>(g, chunk, Padding::kNone, w.v);
   std::memset(w.dk, 0, sizeof(A) * (chunk.end - chunk.begin) * padded<A>(p.head_dim));
   std::memset(w.dv, 0, sizeof(A) * (chunk.end - chunk.begin) * padded<A>(p.head_dim_v));
   std::memset(w.bias_keys, 0, sizeof(A) * p.group_size * kChunkKeys);
   if (p.weight) load_additive_weight<A>(g, w);
   const Span queries = chunk.begin < chunk.end ? visible_queries(g.mask, chunk) : Span{0, 0};
-  const Span blocks = {queries.begin * p.group_size / kTileQ<A>, divide_up(queries.end * p.group_size, kTileQ<A>)};
+  const Span blocks = {queries.begin * p.group_size / kTileQ<A>,
+                       divide_up(queries.end * p.group_size, kTileQ<A>)};
   wait_for(before, sums.progress, blocks.begin);
   publish(sums.progress + item, blocks.begin);
   for (int64_t block = blocks.begin; block < blocks.end; ++block) {
@@ -110,8 +123,9 @@ static void backward_item(const BackwardParams& params, const BackwardSums<A>& s
     if (sums.bias_sum == BiasSum::kDense) wait_for(before, sums.progress, block + 1);
     for (int64_t key = chunk.begin; key < chunk.end; key += kTileK) {
       const int64_t first = key - chunk.begin;
-      differentiate_block<A, Term>(sums, wanted, g, rows, chunk, {key, min_of(key + kTileK, chunk.end)},
-                                   {k.data + first * k.stride, k.stride}, {v.data + first * v.stride, v.stride}, w);
+      differentiate_block<A, Term>(
+          sums, wanted, g, rows, chunk, {key, min_of(key + kTileK, chunk.end)},
+          {k.data + first * k.stride, k.stride}, {v.data + first * v.stride, v.stride}, w);
     }
     wait_for(before, sums.progress, block + 1);
     add_block<A, Term>(params, sums, g, rows, w);
@@ -123,10 +137,10 @@ static void backward_item(const BackwardParams& params, const BackwardSums<A>& s
   publish(sums.progress + item, kFinished);
 }
 
-// The item before `place` in the order of a shared dense bias gradient: of the same chunk, in the nearest head or sequence
-// before that its bias is shared with.
-static int64_t bias_predecessor(const Problem& p, const TensorView& dbias, const Schedule& items, const Place& place,
-                                int64_t chunk) {
+// The item before `place` in the order of a shared dense bias gradient: of the same chunk, in the
+// nearest head or sequence before that its bias is shared with.
+static int64_t bias_predecessor(const Problem& p, const TensorView& dbias, const Schedule& items,
+                                const Place& place, int64_t chunk) {
   const bool shares_heads = dbias.shape[1] == 1, shares_batch = dbias.shape[0] == 1;
   int64_t sequence = place.sequence, head = place.head_kv;
   while (true) {
@@ -145,9 +159,11 @@ static int64_t bias_predecessor(const Problem& p, const TensorView& dbias, const
 
 // Room for the shared sums; counted, then carved.
 template <class A>
-static void carve_sums(const BackwardParams& params, int64_t items, Arena* arena, BackwardSums<A>* sums) {
+static void carve_sums(const BackwardParams& params, int64_t items, Arena* arena,
+                       BackwardSums<A>* sums) {
   const Problem& p = params.problem;
-  const int64_t rows = sums->queries_before[p.batch] * p.num_heads_q, keys = sums->keys_before[p.batch];
+  const int64_t rows = sums->queries_before[p.batch] * p.num_heads_q,
+                keys = sums->keys_before[p.batch];
   const int64_t width = padded<A>(p.head_dim);
   const auto take_if = [&](bool is_wanted, int64_t count) {
     return is_wanted ? take<A>(arena, max_of(count, 1)) : nullptr;
@@ -172,10 +188,13 @@ static void carve_sums(const BackwardParams& params, int64_t items, Arena* arena
 
 // Everything that is summed over items once all are done.
 template <class A>
-static void finish_sums(const BackwardParams& params, const BackwardSums<A>& sums, const Schedule& items) {
+static void finish_sums(const BackwardParams& params, const BackwardSums<A>& sums,
+                        const Schedule& items) {
   const Problem& p = params.problem;
-  const bool has_small_bias = sums.bias_sum == BiasSum::kPerRow || sums.bias_sum == BiasSum::kPerKey;
-  const Memory memory(has_small_bias ? static_cast<int64_t>(sizeof(double)) * num_elements(params.dbias) : 0);
+  const bool has_small_bias =
+      sums.bias_sum == BiasSum::kPerRow || sums.bias_sum == BiasSum::kPerKey;
+  const Memory memory(
+      has_small_bias ? static_cast<int64_t>(sizeof(double)) * num_elements(params.dbias) : 0);
   TensorView totals{};
   if (has_small_bias) {
     totals = accumulators_like(params.dbias, DType::kFloat64, memory.data());
@@ -214,7 +233,8 @@ static void run_backward(const BackwardParams& params) {
   Arena sums_arena{sums_memory.data(), 0};
   carve_sums<A>(params, num_items(items), &sums_arena, &sums);
   std::memset(sums.progress, 0, sizeof(int64_t) * num_items(items));
-  if (sums.bias_sum == BiasSum::kDense && sums.dbias.data == params.dbias.data) copy_tensor<A>(nullptr, params.dbias);
+  if (sums.bias_sum == BiasSum::kDense && sums.dbias.data == params.dbias.data)
+    copy_tensor<A>(nullptr, params.dbias);
   if (sums.bias_sum == BiasSum::kDense && sums.dbias.data != params.dbias.data)
     std::memset(sums.dbias.data, 0, sizeof(A) * num_elements(params.dbias));
   const int workers = num_workers(num_items(items), score_flops(p, 5));
@@ -227,12 +247,16 @@ static void run_backward(const BackwardParams& params) {
     BackwardScratch<A> w = scratch[worker];
     const Place place = place_of(items, item);
     const Group g = group_of(p, place.sequence, place.head_kv);
-    // Last chunk first: under a causal mask it starts furthest down the queries, and nobody waits for it there.
-    const int64_t chunks = max_of(1, divide_up(g.mask.seqlen_k, kChunkKeys)), chunk = chunks - 1 - place.index;
+    // Last chunk first: under a causal mask it starts furthest down the queries, and nobody waits
+    // for it there.
+    const int64_t chunks = max_of(1, divide_up(g.mask.seqlen_k, kChunkKeys)),
+                  chunk = chunks - 1 - place.index;
     if (place.index == 0) fill_key_padding<A>(params, g);
-    const int64_t same_bias =
-        sums.bias_sum == BiasSum::kDense ? bias_predecessor(p, params.dbias, items, place, chunk) : -1;
-    backward_item<A, Term>(params, sums, g, {chunk * kChunkKeys, min_of((chunk + 1) * kChunkKeys, g.mask.seqlen_k)},
+    const int64_t same_bias = sums.bias_sum == BiasSum::kDense
+                                  ? bias_predecessor(p, params.dbias, items, place, chunk)
+                                  : -1;
+    backward_item<A, Term>(params, sums, g,
+                           {chunk * kChunkKeys, min_of((chunk + 1) * kChunkKeys, g.mask.seqlen_k)},
                            item, {place.index > 0 ? item - 1 : -1, same_bias}, w);
   });
   finish_sums<A>(params, sums, items);

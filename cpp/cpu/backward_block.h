@@ -1,4 +1,5 @@
-// Backward for one block of query rows against one tile of keys: the five products, and the memory they work in.
+// Backward for one block of query rows against one tile of keys: the five products, and the memory
+// they work in.
 #pragma once
 
 #include "cpu/relay.h"
@@ -8,7 +9,8 @@
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
 
-// Sums shared by all items, in the accumulator type. Rows of a group lie together: row_base(..) + row.
+// Sums shared by all items, in the accumulator type. Rows of a group lie together: row_base(..) +
+// row.
 template <class A>
 struct BackwardSums {
   int64_t* queries_before;  // [batch + 1]: queries of the sequences before
@@ -28,14 +30,14 @@ struct BackwardScratch {
   GradientPanel<A>* panels;
   int num_panels;
   A *q_t[kMaxPanels], *weight_t[kMaxPanels];
-  A *q, *dout;         // the block's rows as they are, padded: [kTileQ, padded]
-  A* dq;               // likewise, what this item adds to them
-  A *k, *v;            // the chunk's rows, where they cannot be read in place
-  A *dk, *dv;          // [kChunkKeys, padded]
-  A *p, *ds;           // [kTileK][lanes of all panels]
-  A* bias_keys;        // [group_size, kChunkKeys]
-  A* weight;           // [group_size, padded head_dim] of the additive score
-  double* dweight;     // likewise
+  A *q, *dout;      // the block's rows as they are, padded: [kTileQ, padded]
+  A* dq;            // likewise, what this item adds to them
+  A *k, *v;         // the chunk's rows, where they cannot be read in place
+  A *dk, *dv;       // [kChunkKeys, padded]
+  A *p, *ds;        // [kTileK][lanes of all panels]
+  A* bias_keys;     // [group_size, kChunkKeys]
+  A* weight;        // [group_size, padded head_dim] of the additive score
+  double* dweight;  // likewise
   GradientTiles<A> tiles;
 };
 
@@ -82,18 +84,19 @@ ATTNEXT_HD int64_t row_base(const BackwardSums<A>& sums, const Group& g) {
 
 // A block's queries, outputs' gradients and row constants, transposed and as they are.
 template <class A>
-static void load_gradient_block(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g, Span rows,
-                                BackwardScratch<A>& w) {
+static void load_gradient_block(const BackwardParams& params, const BackwardSums<A>& sums,
+                                const Group& g, Span rows, BackwardScratch<A>& w) {
   const Problem& p = params.problem;
   const TensorView& dout = params.dout;
   w.num_panels = static_cast<int>(divide_up(rows.end - rows.begin, kPanelLanes<A>));
   for (int i = 0; i < w.num_panels; ++i) {
     GradientPanel<A>& panel = w.panels[i];
     const int64_t begin = rows.begin + i * kPanelLanes<A>;
-    load_queries<A>(g, {begin, min_of(begin + kPanelLanes<A>, rows.end)}, ScaleOn::kScores, w.q_t[i], w.weight_t[i],
-                    &panel.panel);
-    load_transposed<A>(lane_rows(panel.panel, dout, 3, [&](int64_t row) { return row_pointer(g, dout, row); }),
-                       panel.panel.vectors, 0, p.head_dim_v, panel.dout_t);
+    load_queries<A>(g, {begin, min_of(begin + kPanelLanes<A>, rows.end)}, ScaleOn::kScores,
+                    w.q_t[i], w.weight_t[i], &panel.panel);
+    load_transposed<A>(
+        lane_rows(panel.panel, dout, 3, [&](int64_t row) { return row_pointer(g, dout, row); }),
+        panel.panel.vectors, 0, p.head_dim_v, panel.dout_t);
     std::memset(panel.dq_t, 0, sizeof(A) * p.head_dim * lanes_of(panel.panel));
     std::memset(panel.sums, 0, sizeof(panel.sums));
     for (int lane = 0; lane < lanes_of(panel.panel); ++lane) {
@@ -105,41 +108,48 @@ static void load_gradient_block(const BackwardParams& params, const BackwardSums
   for (int64_t row = rows.begin; row < rows.end; ++row) {
     A* q = w.q + (row - rows.begin) * padded<A>(p.head_dim);
     load_row<A>(row_pointer(g, p.q, row), dtype_of(p.q), p.q.strides[3], p.head_dim, q);
-    if (p.score == Score::kCosine) scale_row<A>(q, padded<A>(p.head_dim), inverse_norm<A>(q, padded<A>(p.head_dim)));
+    if (p.score == Score::kCosine) normalise_row<A>(q, padded<A>(p.head_dim));
     if (p.score_bias)
-      for (int64_t d = 0; d < p.head_dim; ++d) q[d] += static_cast<A>(p.score_bias[head_of(g, row) * p.head_dim + d]);
+      for (int64_t d = 0; d < p.head_dim; ++d)
+        q[d] += static_cast<A>(p.score_bias[head_of(g, row) * p.head_dim + d]);
     load_row<A>(row_pointer(g, dout, row), dtype_of(dout), dout.strides[3], p.head_dim_v,
                 w.dout + (row - rows.begin) * padded<A>(p.head_dim_v));
   }
 }
 
-// One panel against one key tile: p and ds of its rows, `stride` apart, and its part of the sums on scores.
+// One panel against one key tile: p and ds of its rows, `stride` apart, and its part of the sums on
+// scores.
 template <class A, class Term>
-static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted& wanted, const Group& g,
-                               const KeyTile& tile, RowBlock<A> k, RowBlock<A> v, int64_t chunk_begin,
-                               BackwardScratch<A>& w, GradientPanel<A>* panel, A* p, A* ds, int64_t stride) {
+static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted& wanted,
+                               const Group& g, const KeyTile& tile, RowBlock<A> k, RowBlock<A> v,
+                               int64_t chunk_begin, BackwardScratch<A>& w, GradientPanel<A>* panel,
+                               A* p, A* ds, int64_t stride) {
   const GradientTiles<A>& t = w.tiles;
   const bool needs_raw = wanted.scale || g.problem->score == Score::kNegL2;
-  compute_scores<A, Term>(g, panel->panel, tile, k, ScaleOn::kScores,
-                          {needs_raw ? t.raw : nullptr, g.problem->softcap > 0 ? t.softcap_slope : nullptr}, t.s, t.scratch);
-  multiply_keys<A, DotTerm>(panel->panel.vectors, v, tile.keys.end - tile.keys.begin, panel->dout_t, nullptr,
-                            g.problem->head_dim_v, t.dp);                          // dp = dout vT
-  differentiate_softmax<A>(g, *panel, tile, t, p, stride);                         // ds = p (dp - delta)
+  compute_scores<A, Term>(
+      g, panel->panel, tile, k, ScaleOn::kScores,
+      {needs_raw ? t.raw : nullptr, g.problem->softcap > 0 ? t.softcap_slope : nullptr}, t.s,
+      t.scratch);
+  multiply_keys<A, DotTerm>(panel->panel.vectors, v, tile.keys.end - tile.keys.begin, panel->dout_t,
+                            nullptr, g.problem->head_dim_v, t.dp);  // dp = dout vT
+  differentiate_softmax<A>(g, *panel, tile, t, p, stride);          // ds = p (dp - delta)
   if (sums.bias_sum == BiasSum::kDense) add_bias_tile<A>(g, panel->panel, tile, t.dp, sums.dbias);
-  if (sums.bias_sum == BiasSum::kPerKey) add_bias_keys<A>(g, panel->panel, tile, t.dp, chunk_begin, w.bias_keys);
+  if (sums.bias_sum == BiasSum::kPerKey)
+    add_bias_keys<A>(g, panel->panel, tile, t.dp, chunk_begin, w.bias_keys);
   if (wanted.any) sum_rows<A>(g, tile, t, wanted, panel);
   differentiate_modifiers<A>(g, tile, t, *panel, ds, stride);
 }
 
 // dq, dk and dweight of the additive score: one tanh serves all three. Lanes are d.
 template <class A>
-static void spread_additive(const Problem& p, Span rows, int64_t num_keys, RowBlock<A> k, int64_t stride, A* dk,
-                            BackwardScratch<A>& w) {
+static void spread_additive(const Problem& p, Span rows, int64_t num_keys, RowBlock<A> k,
+                            int64_t stride, A* dk, BackwardScratch<A>& w) {
   const int64_t width = padded<A>(p.head_dim);
   for (int64_t d = 0; d < width; d += kLanes<A>) {
     for (int64_t row = 0; row < rows.end - rows.begin; ++row) {
       const int64_t head = (rows.begin + row) % p.group_size;
-      const Vec<A> weight = load<A>(w.weight + head * width + d), q = load<A>(w.q + row * width + d);
+      const Vec<A> weight = load<A>(w.weight + head * width + d),
+                   q = load<A>(w.q + row * width + d);
       Vec<A> dq{}, dweight{};
       for (int64_t key = 0; key < num_keys; ++key) {
         const A ds = w.ds[key * stride + row];
@@ -151,17 +161,20 @@ static void spread_additive(const Problem& p, Span rows, int64_t num_keys, RowBl
         store<A>(dk + key * width + d, load<A>(dk + key * width + d) + change);
       }
       add_to<A>(w.dq + row * width + d, dq);
-      for (int i = 0; i < kLanes<A>; ++i) w.dweight[head * width + d + i] += static_cast<double>(dweight[i]);
+      for (int i = 0; i < kLanes<A>; ++i)
+        w.dweight[head * width + d + i] += static_cast<double>(dweight[i]);
     }
   }
 }
 
 // The block's rows against one key tile of the chunk: all five products.
 template <class A, class Term>
-static void differentiate_block(const BackwardSums<A>& sums, const RowSumsWanted& wanted, const Group& g, Span rows,
-                                Span chunk, Span keys, RowBlock<A> k, RowBlock<A> v, BackwardScratch<A>& w) {
+static void differentiate_block(const BackwardSums<A>& sums, const RowSumsWanted& wanted,
+                                const Group& g, Span rows, Span chunk, Span keys, RowBlock<A> k,
+                                RowBlock<A> v, BackwardScratch<A>& w) {
   const Problem& p = *g.problem;
-  const int64_t stride = (w.num_panels - 1) * kPanelLanes<A> + lanes_of(w.panels[w.num_panels - 1].panel);
+  const int64_t stride =
+      (w.num_panels - 1) * kPanelLanes<A> + lanes_of(w.panels[w.num_panels - 1].panel);
   const int64_t num_keys = keys.end - keys.begin;
   for (int i = 0; i < w.num_panels; ++i) {
     GradientPanel<A>& panel = w.panels[i];
@@ -176,8 +189,9 @@ static void differentiate_block(const BackwardSums<A>& sums, const RowSumsWanted
     if (is_skipped) continue;
     const int64_t skipped = tile.keys.begin - keys.begin;
     const RowBlock<A> tile_k = {k.data + skipped * k.stride, k.stride};
-    differentiate_tile<A, Term>(sums, wanted, g, tile, tile_k, {v.data + skipped * v.stride, v.stride}, chunk.begin, w,
-                                &panel, p_rows + skipped * stride, ds_rows + skipped * stride, stride);
+    differentiate_tile<A, Term>(sums, wanted, g, tile, tile_k,
+                                {v.data + skipped * v.stride, v.stride}, chunk.begin, w, &panel,
+                                p_rows + skipped * stride, ds_rows + skipped * stride, stride);
     if constexpr (!Term::kHasWeight)
       accumulate<A, Term>(panel.panel.vectors, tile_k, tile.keys.end - tile.keys.begin, p.head_dim,
                           ds_rows + skipped * stride, stride, w.q_t[i], panel.dq_t);  // dq += ds k
@@ -185,11 +199,12 @@ static void differentiate_block(const BackwardSums<A>& sums, const RowSumsWanted
   const int64_t first = keys.begin - chunk.begin, num_rows = rows.end - rows.begin;
   const int64_t width = padded<A>(p.head_dim), width_v = padded<A>(p.head_dim_v);
   accumulate_key_gradient<A, DotTerm>(w.p, stride, num_keys, w.dout, width_v, num_rows, {},
-                                      w.dv + first * width_v);                        // dv += pT dout
+                                      w.dv + first * width_v);  // dv += pT dout
   if constexpr (Term::kHasWeight)
     spread_additive<A>(p, rows, num_keys, k, stride, w.dk + first * width, w);
   else
-    accumulate_key_gradient<A, Term>(w.ds, stride, num_keys, w.q, width, num_rows, k, w.dk + first * width);
+    accumulate_key_gradient<A, Term>(w.ds, stride, num_keys, w.q, width, num_rows, k,
+                                     w.dk + first * width);
 }
 
 }  // namespace ATTNEXT_ISA_NAMESPACE

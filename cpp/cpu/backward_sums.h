@@ -1,5 +1,5 @@
-// What surrounds the five products of backward: delta before them; afterwards the sums that became whole only when every
-// item was done, added up in index order.
+// What surrounds the five products of backward: delta before them; afterwards the sums that became
+// whole only when every item was done, added up in index order.
 #pragma once
 
 #include "cpu/backward_block.h"
@@ -7,7 +7,8 @@
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
 
-// dq is added to where it lies if it is of the accumulator type and nothing remains to be done to a row at the end.
+// dq is added to where it lies if it is of the accumulator type and nothing remains to be done to a
+// row at the end.
 template <class A>
 static bool adds_to_dq(const BackwardParams& params) {
   const TensorView& dq = params.dq;
@@ -17,7 +18,9 @@ static bool adds_to_dq(const BackwardParams& params) {
 
 template <class A>
 static double row_dlse(const BackwardParams& params, const Group& g, int64_t row) {
-  return is_present(params.dlse) ? read_element<double>(row_pointer(g, params.dlse, row), dtype_of(params.dlse)) : 0;
+  return is_present(params.dlse)
+             ? read_element<double>(row_pointer(g, params.dlse, row), dtype_of(params.dlse))
+             : 0;
 }
 
 template <class A>
@@ -35,7 +38,8 @@ static double row_delta(const BackwardParams& params, const Group& g, int64_t ro
 
 // Row constants of one group, and zeros where sums will be added.
 template <class A>
-static void prepare_group(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g) {
+static void prepare_group(const BackwardParams& params, const BackwardSums<A>& sums,
+                          const Group& g) {
   const Problem& p = params.problem;
   const int64_t base = row_base(sums, g), width = padded<A>(p.head_dim);
   for (int64_t row = 0; row < g.num_rows; ++row) {
@@ -43,7 +47,8 @@ static void prepare_group(const BackwardParams& params, const BackwardSums<A>& s
     const double lse = read_element<double>(row_pointer(g, params.lse, row), dtype_of(params.lse));
     sums.delta[base + row] = static_cast<A>(delta);
     sums.lse_log2[base + row] = static_cast<A>(row_lse_log2(lse));
-    if (sums.rows) std::memset(sums.rows + (base + row) * kNumRowSums, 0, sizeof(double) * kNumRowSums);
+    if (sums.rows)
+      std::memset(sums.rows + (base + row) * kNumRowSums, 0, sizeof(double) * kNumRowSums);
     if (sums.dq) std::memset(sums.dq + (base + row) * width, 0, sizeof(A) * width);
   }
   const int64_t last = p.is_packed ? g.num_rows : p.seqlen_q * p.group_size;
@@ -53,7 +58,8 @@ static void prepare_group(const BackwardParams& params, const BackwardSums<A>& s
 
 // Accumulated rows -> dq: conversion, and for cosine the step from the normalised row to the row.
 template <class A>
-static void finish_dq(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g, A* row_scratch) {
+static void finish_dq(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g,
+                      A* row_scratch) {
   const Problem& p = params.problem;
   const int64_t width = padded<A>(p.head_dim);
   for (int64_t row = 0; row < g.num_rows; ++row) {
@@ -62,47 +68,55 @@ static void finish_dq(const BackwardParams& params, const BackwardSums<A>& sums,
       load_row<A>(row_pointer(g, p.q, row), dtype_of(p.q), p.q.strides[3], p.head_dim, row_scratch);
       unnormalise_gradient<A>(row_scratch, width, dq);
     }
-    store_row<A>(row_pointer(g, params.dq, row), dtype_of(params.dq), params.dq.strides[3], p.head_dim, dq);
+    store_row<A>(row_pointer(g, params.dq, row), dtype_of(params.dq), params.dq.strides[3],
+                 p.head_dim, dq);
   }
 }
 
 // dscore_bias joins q before the tanh: its gradient is the sum of dq over the rows of a head.
 template <class A>
-static void sum_score_bias(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g) {
+static void sum_score_bias(const BackwardParams& params, const BackwardSums<A>& sums,
+                           const Group& g) {
   const Problem& p = params.problem;
   for (int64_t row = 0; row < g.num_rows; ++row) {
     double* out = params.dscore_bias + (g.sequence * p.num_heads_q + head_of(g, row)) * p.head_dim;
-    const char* dq = sums.dq ? reinterpret_cast<const char*>(sums.dq + (row_base(sums, g) + row) * padded<A>(p.head_dim))
+    const char* dq = sums.dq ? reinterpret_cast<const char*>(sums.dq + (row_base(sums, g) + row) *
+                                                                           padded<A>(p.head_dim))
                              : row_pointer(g, params.dq, row);
-    for (int64_t d = 0; d < p.head_dim; ++d) out[d] += static_cast<double>(reinterpret_cast<const A*>(dq)[d]);
+    for (int64_t d = 0; d < p.head_dim; ++d)
+      out[d] += static_cast<double>(reinterpret_cast<const A*>(dq)[d]);
   }
 }
 
-// What follows from the sums over each row's keys: dscale, dalibi_slopes, dsinks, and a bias shared by a row's keys, whose
-// `bias_totals` is a broadcast view of float64 (or absent).
+// What follows from the sums over each row's keys: dscale, dalibi_slopes, dsinks, and a bias shared
+// by a row's keys, whose `bias_totals` is a broadcast view of float64 (or absent).
 template <class A>
-static void finish_rows_of_group(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g,
-                                 const TensorView& bias_totals) {
+static void finish_rows_of_group(const BackwardParams& params, const BackwardSums<A>& sums,
+                                 const Group& g, const TensorView& bias_totals) {
   const Problem& p = params.problem;
   for (int64_t row = 0; row < g.num_rows; ++row) {
-    const int64_t at = row_base(sums, g) + row, head = head_of(g, row), out = g.sequence * p.num_heads_q + head;
+    const int64_t at = row_base(sums, g) + row, head = head_of(g, row),
+                  out = g.sequence * p.num_heads_q + head;
     const double lse = read_element<double>(row_pointer(g, params.lse, row), dtype_of(params.lse));
     if (lse == -__builtin_inf()) continue;
     const double* sum = sums.rows + at * kNumRowSums;
-    const double dlse = row_dlse<A>(params, g, row), sink_share = p.sinks ? exp(p.sinks[head] - lse) : 0;
+    const double dlse = row_dlse<A>(params, g, row),
+                 sink_share = p.sinks ? exp(p.sinks[head] - lse) : 0;
     const RowBalance balance =
         balance_row(sum[kMass], sum[kDs], static_cast<double>(sums.delta[at]), dlse, sink_share);
     if (params.dscale) params.dscale[out] += balanced_sum(balance, sum[kScaleDs], sum[kScaleMass]);
-    if (params.dalibi_slopes) params.dalibi_slopes[out] += balanced_sum(balance, sum[kSlopeDs], sum[kSlopeMass]);
+    if (params.dalibi_slopes)
+      params.dalibi_slopes[out] += balanced_sum(balance, sum[kSlopeDs], sum[kSlopeMass]);
     if (params.dsinks) params.dsinks[out] += sink_gradient(balance);
     if (sums.bias_sum == BiasSum::kPerRow)
-      *reinterpret_cast<double*>(dense_pointer(g, bias_totals, row)) += bias_row_gradient(balance, dlse);
+      *reinterpret_cast<double*>(dense_pointer(g, bias_totals, row)) +=
+          bias_row_gradient(balance, dlse);
   }
 }
 
 template <class A>
-static void sum_weights(const BackwardParams& params, const BackwardSums<A>& sums, const Schedule& items,
-                        const Group& g) {
+static void sum_weights(const BackwardParams& params, const BackwardSums<A>& sums,
+                        const Schedule& items, const Group& g) {
   const Problem& p = params.problem;
   const int64_t width = padded<A>(p.head_dim);
   const int64_t per_head = (items.first[g.sequence + 1] - items.first[g.sequence]) / p.num_heads_kv;
@@ -110,7 +124,8 @@ static void sum_weights(const BackwardParams& params, const BackwardSums<A>& sum
   for (int64_t item = first; item < first + per_head; ++item)
     for (int64_t head = 0; head < p.group_size; ++head) {
       const double* part = sums.weight + (item * p.group_size + head) * width;
-      double* out = params.dweight + (g.sequence * p.num_heads_q + g.head_kv * p.group_size + head) * p.head_dim;
+      double* out = params.dweight +
+                    (g.sequence * p.num_heads_q + g.head_kv * p.group_size + head) * p.head_dim;
       for (int64_t d = 0; d < p.head_dim; ++d) out[d] += part[d];
     }
 }
@@ -123,7 +138,8 @@ static void sum_bias_keys(const BackwardSums<A>& sums, const Group& g, const Ten
   const int64_t num_keys = g.mask.seqlen_k;
   for (int64_t head = 0; head < p.group_size; ++head) {
     const int64_t head_q = g.head_kv * p.group_size + head;
-    const A* part = sums.bias_keys + sums.keys_before[g.sequence] * p.num_heads_q + head_q * num_keys;
+    const A* part =
+        sums.bias_keys + sums.keys_before[g.sequence] * p.num_heads_q + head_q * num_keys;
     for (int64_t key = 0; key < num_keys; ++key)
       out[head_q * totals.strides[1] + key * totals.strides[3]] += static_cast<double>(part[key]);
   }
@@ -142,7 +158,9 @@ static TensorView accumulators_like(const TensorView& t, DType dtype, void* data
   return broadcast_view(view);
 }
 
-ATTNEXT_HD int64_t num_elements(const TensorView& t) { return t.shape[0] * t.shape[1] * t.shape[2] * t.shape[3]; }
+ATTNEXT_HD int64_t num_elements(const TensorView& t) {
+  return t.shape[0] * t.shape[1] * t.shape[2] * t.shape[3];
+}
 
 // out <- in, element by element, of one shape; `in` null: zeros.
 template <class From>
@@ -152,9 +170,10 @@ static void copy_tensor(const From* in, const TensorView& out) {
     for (int64_t j = 0; j < shape[1]; ++j)
       for (int64_t k = 0; k < shape[2]; ++k)
         for (int64_t l = 0; l < shape[3]; ++l, ++at) {
-          const int64_t index = i * out.strides[0] + j * out.strides[1] + k * out.strides[2] + l * out.strides[3];
-          write_element<From>(static_cast<char*>(out.data) + index * size_of(dtype_of(out)), dtype_of(out),
-                              in ? in[at] : From(0));
+          const int64_t index =
+              i * out.strides[0] + j * out.strides[1] + k * out.strides[2] + l * out.strides[3];
+          write_element<From>(static_cast<char*>(out.data) + index * size_of(dtype_of(out)),
+                              dtype_of(out), in ? in[at] : From(0));
         }
 }
 

@@ -1,5 +1,6 @@
-// Forward: tiled attention with an online softmax (Dao et al. 2022, arXiv:2205.14135) in the transposed formulation,
-// lanes are queries. Few rows over many keys (decoding) are split over keys at fixed positions and joined in order.
+// Forward: tiled attention with an online softmax (Dao et al. 2022, arXiv:2205.14135) in the
+// transposed formulation, lanes are queries. Few rows over many keys (decoding) are split over keys
+// at fixed positions and joined in order.
 #pragma once
 
 #include "cpu/schedule.h"
@@ -54,17 +55,20 @@ static void load_block(const Group& g, Span rows, ForwardScratch<A>& w) {
   block.num_panels = static_cast<int>(divide_up(rows.end - rows.begin, kPanelLanes<A>));
   for (int i = 0; i < block.num_panels; ++i) {
     const int64_t begin = rows.begin + i * kPanelLanes<A>;
-    load_queries<A>(g, {begin, min_of(begin + kPanelLanes<A>, rows.end)}, kForwardScale<Term>, w.q_t[i], w.weight_t[i],
-                    &block.panels[i]);
+    load_queries<A>(g, {begin, min_of(begin + kPanelLanes<A>, rows.end)}, kForwardScale<Term>,
+                    w.q_t[i], w.weight_t[i], &block.panels[i]);
     reset(&block.states[i]);
     std::memset(block.o_t[i], 0, sizeof(A) * g.problem->head_dim_v * lanes_of(block.panels[i]));
   }
 }
 
 template <class A>
-static void drop_weights(const Group& g, const Panel<A>& panel, const KeyTile& tile, A* p, A* factors) {
+static void drop_weights(const Group& g, const Panel<A>& panel, const KeyTile& tile, A* p,
+                         A* factors) {
   load_dropout<A>(g, panel, tile, factors);
-  for_scores(panel, tile, [&](int64_t i, int64_t, int) { store<A>(p + i, load<A>(p + i) * load<A>(factors + i)); });
+  for_scores(panel, tile, [&](int64_t i, int64_t, int) {
+    store<A>(p + i, load<A>(p + i) * load<A>(factors + i));
+  });
 }
 
 // The block's rows attend `keys`.
@@ -74,7 +78,8 @@ static void attend(const Group& g, Span keys, ForwardScratch<A>& w) {
   QueryBlock<A>& block = *w.block;
   const Span all = {block.panels[0].queries.begin, block.panels[block.num_panels - 1].queries.end};
   const Span reachable = reachable_keys(g.mask, all);
-  const Span range = {max_of(keys.begin, reachable.begin / kTileK * kTileK), min_of(keys.end, reachable.end)};
+  const Span range = {max_of(keys.begin, reachable.begin / kTileK * kTileK),
+                      min_of(keys.end, reachable.end)};
   for (int64_t begin = range.begin; begin < range.end; begin += kTileK) {
     const Span tile_keys = {begin, min_of(begin + kTileK, range.end)};
     const RowBlock<A> k = load_keys<A>(g, tile_keys, Padding::kNone, w.k);
@@ -84,12 +89,15 @@ static void attend(const Group& g, Span keys, ForwardScratch<A>& w) {
       const KeyTile tile = key_tile(g, panel, tile_keys);
       if (tile.kind == TileKind::kSkip) continue;
       const int64_t skipped = tile.keys.begin - begin, num_keys = tile.keys.end - tile.keys.begin;
-      compute_scores<A, Term>(g, panel, tile, {k.data + skipped * k.stride, k.stride}, kForwardScale<Term>,
-                              ScoreTrace<A>{}, w.s, w.scratch);                            // s = q kT, modified
-      soften<A>(panel.vectors, num_keys, p.head_dim_v, w.s, block.o_t[i], &block.states[i]);  // p = 2^(s - max)
+      compute_scores<A, Term>(g, panel, tile, {k.data + skipped * k.stride, k.stride},
+                              kForwardScale<Term>, ScoreTrace<A>{}, w.s,
+                              w.scratch);  // s = q kT, modified
+      soften<A>(panel.vectors, num_keys, p.head_dim_v, w.s, block.o_t[i],
+                &block.states[i]);  // p = 2^(s - max)
       if (p.dropout.probability > 0) drop_weights<A>(g, panel, tile, w.s, w.scratch);
-      accumulate<A, DotTerm>(panel.vectors, {v.data + skipped * v.stride, v.stride}, num_keys, p.head_dim_v, w.s,
-                             lanes_of(panel), nullptr, block.o_t[i]);                      // o += p v
+      accumulate<A, DotTerm>(panel.vectors, {v.data + skipped * v.stride, v.stride}, num_keys,
+                             p.head_dim_v, w.s, lanes_of(panel), nullptr,
+                             block.o_t[i]);  // o += p v
     }
   }
 }
@@ -105,7 +113,8 @@ static ForwardCut cut_forward(const Problem& p, int64_t sequence) {
   const Mask& m = p.sequences[sequence].mask;
   const int64_t rows = m.seqlen_q * p.group_size;
   const bool has_few_rows = rows > 0 && rows <= kPanelLanes<A>;
-  return {max_of(1, divide_up(rows, kTileQ<A>)), has_few_rows ? max_of(1, divide_up(m.seqlen_k, kSplitKeys)) : 1};
+  return {max_of(1, divide_up(rows, kTileQ<A>)),
+          has_few_rows ? max_of(1, divide_up(m.seqlen_k, kSplitKeys)) : 1};
 }
 
 // The state a split leaves behind: a RowState, then o_t of the group's lanes.
@@ -149,12 +158,13 @@ static void store_block(const ForwardParams& params, const Group& g, ForwardScra
 }
 
 template <class A, class Term>
-static void forward_item(const ForwardParams& params, const Place& place, char* split_memory, int64_t item,
-                         ForwardScratch<A>& w) {
+static void forward_item(const ForwardParams& params, const Place& place, char* split_memory,
+                         int64_t item, ForwardScratch<A>& w) {
   const Problem& p = params.problem;
   const Group g = group_of(p, place.sequence, place.head_kv);
   const ForwardCut cut = cut_forward<A>(p, place.sequence);
-  // The last rows of a causal sequence have the most keys: first, so that the end is shared out evenly.
+  // The last rows of a causal sequence have the most keys: first, so that the end is shared out
+  // evenly.
   const int64_t block = cut.blocks - 1 - place.index / cut.splits, split = place.index % cut.splits;
   if (block == cut.blocks - 1 && split == 0) fill_padding<A>(params, g);
   const Span rows = {block * kTileQ<A>, min_of((block + 1) * kTileQ<A>, g.num_rows)};
@@ -172,17 +182,18 @@ static void forward_item(const ForwardParams& params, const Place& place, char* 
 
 // Joins the splits of one (sequence, key head), in the order of their keys.
 template <class A, class Term>
-static void join_splits(const ForwardParams& params, const Schedule& items, int64_t sequence, int64_t head_kv,
-                        char* split_memory, ForwardScratch<A>& w) {
+static void join_splits(const ForwardParams& params, const Schedule& items, int64_t sequence,
+                        int64_t head_kv, char* split_memory, ForwardScratch<A>& w) {
   const Problem& p = params.problem;
   const Group g = group_of(p, sequence, head_kv);
   const int64_t splits = cut_forward<A>(p, sequence).splits;
   if (splits == 1) return;
   load_block<A, Term>(g, {0, g.num_rows}, w);
   for (int64_t split = 0; split < splits; ++split) {
-    const SplitState<A> part = split_at<A>(p, split_memory, items.first[sequence] + head_kv * splits + split);
-    join_states<A>(lanes_of(w.block->panels[0]), p.head_dim_v, *part.state, part.o_t, &w.block->states[0],
-                   w.block->o_t[0]);
+    const SplitState<A> part =
+        split_at<A>(p, split_memory, items.first[sequence] + head_kv * splits + split);
+    join_states<A>(lanes_of(w.block->panels[0]), p.head_dim_v, *part.state, part.o_t,
+                   &w.block->states[0], w.block->o_t[0]);
   }
   store_block<A>(params, g, w);
 }
@@ -192,11 +203,12 @@ static void run_forward(const ForwardParams& params) {
   const Problem& p = params.problem;
   const Memory first(static_cast<int64_t>(sizeof(int64_t)) * (p.batch + 1));
   bool has_splits = false;
-  const Schedule items = make_schedule(p, reinterpret_cast<int64_t*>(first.data()), [&](int64_t sequence) {
-    const ForwardCut cut = cut_forward<A>(p, sequence);
-    has_splits = has_splits || cut.splits > 1;
-    return cut.blocks * cut.splits;
-  });
+  const Schedule items =
+      make_schedule(p, reinterpret_cast<int64_t*>(first.data()), [&](int64_t sequence) {
+        const ForwardCut cut = cut_forward<A>(p, sequence);
+        has_splits = has_splits || cut.splits > 1;
+        return cut.blocks * cut.splits;
+      });
   const int workers = num_workers(num_items(items), score_flops(p, 2));
   const Scratches<ForwardScratch<A>, carve_forward<A>> scratch(p, workers);
   const Memory splits(has_splits ? split_bytes<A>(p) * num_items(items) : 0);
@@ -207,7 +219,8 @@ static void run_forward(const ForwardParams& params) {
   if (!has_splits) return;
   run_items(p.batch * p.num_heads_kv, workers, [&](int64_t item, int worker) {
     ForwardScratch<A> w = scratch[worker];
-    join_splits<A, Term>(params, items, item / p.num_heads_kv, item % p.num_heads_kv, splits.data(), w);
+    join_splits<A, Term>(params, items, item / p.num_heads_kv, item % p.num_heads_kv, splits.data(),
+                         w);
   });
 }
 

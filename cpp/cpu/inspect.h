@@ -1,5 +1,6 @@
-// Looking at attention: the weights of chosen rows, and per-row and per-key statistics of all of them in O(seqlen) memory.
-// Both recompute scores tile by tile, once for the lse of a row and once for its weights.
+// Looking at attention: the weights of chosen rows, and per-row and per-key statistics of all of
+// them in O(seqlen) memory. Both recompute scores tile by tile, once for the lse of a row and once
+// for its weights.
 #pragma once
 
 #include "cpu/forward.h"
@@ -21,7 +22,8 @@ static void for_score_tiles(const Group& g, ForwardScratch<A>& w, F&& visit) {
       const KeyTile tile = key_tile(g, block.panels[i], keys);
       if (tile.kind == TileKind::kSkip) continue;
       const RowBlock<A> tile_k = {k.data + (tile.keys.begin - begin) * k.stride, k.stride};
-      compute_scores<A, Term>(g, block.panels[i], tile, tile_k, kForwardScale<Term>, ScoreTrace<A>{}, w.s, w.scratch);
+      compute_scores<A, Term>(g, block.panels[i], tile, tile_k, kForwardScale<Term>,
+                              ScoreTrace<A>{}, w.s, w.scratch);
       visit(i, tile, w.s);
     }
   }
@@ -39,7 +41,8 @@ static void find_lse(const Group& g, Span rows, ForwardScratch<A>& w, BlockLse<A
   load_block<A, Term>(g, rows, w);
   QueryBlock<A>& block = *w.block;
   for_score_tiles<A, Term>(g, w, [&](int i, const KeyTile& tile, A* s) {
-    soften<A>(block.panels[i].vectors, tile.keys.end - tile.keys.begin, 0, s, block.o_t[i], &block.states[i]);
+    soften<A>(block.panels[i].vectors, tile.keys.end - tile.keys.begin, 0, s, block.o_t[i],
+              &block.states[i]);
   });
   alignas(kVectorBytes) A factor[kPanelLanes<A>];
   for (int i = 0; i < block.num_panels; ++i) {
@@ -50,14 +53,16 @@ static void find_lse(const Group& g, Span rows, ForwardScratch<A>& w, BlockLse<A
 }
 
 template <class A, class Term>
-static void weights_block(const WeightsParams& params, const Group& g, Span rows, ForwardScratch<A>& w) {
+static void weights_block(const WeightsParams& params, const Group& g, Span rows,
+                          ForwardScratch<A>& w) {
   const TensorView& out = params.p;
   const auto row_of = [&](int64_t row) {
     const int64_t index = g.sequence * out.strides[0] + head_of(g, row) * out.strides[1] +
                           row / g.problem->group_size * out.strides[2];
     return static_cast<char*>(out.data) + index * size_of(dtype_of(out));
   };
-  for (int64_t row = rows.begin; row < rows.end; ++row) fill_row<A>(row_of(row), out, g.problem->seqlen_k, A(0));
+  for (int64_t row = rows.begin; row < rows.end; ++row)
+    fill_row<A>(row_of(row), out, g.problem->seqlen_k, A(0));
   const int64_t existing = min_of(rows.end, g.num_rows);
   if (rows.begin >= existing) return;
   BlockLse<A> lse;
@@ -90,13 +95,15 @@ static void run_weights(const WeightsParams& params) {
     g.queries = params.rows;
     g.num_rows = existing * p.group_size;
     ForwardScratch<A> w = scratch[worker];
-    weights_block<A, Term>(params, g, {block * kTileQ<A>, min_of((block + 1) * kTileQ<A>, all_rows)}, w);
+    weights_block<A, Term>(params, g,
+                           {block * kTileQ<A>, min_of((block + 1) * kTileQ<A>, all_rows)}, w);
   });
 }
 
 // -sum p ln p of each row, as sum p (lse - s): rows whose every key is masked have none.
 template <class A>
-static void add_entropy(const Panel<A>& panel, const KeyTile& tile, const A* s, const A* lse_log2, A* entropy) {
+static void add_entropy(const Panel<A>& panel, const KeyTile& tile, const A* s, const A* lse_log2,
+                        A* entropy) {
   for_scores(panel, tile, [&](int64_t at, int64_t, int lane) {
     const Vec<A> surprise = load<A>(lse_log2 + lane) - load<A>(s + at);
     const Vec<A> p = exp2<A>(-surprise);
@@ -107,7 +114,8 @@ static void add_entropy(const Panel<A>& panel, const KeyTile& tile, const A* s, 
 
 // `lse_rows`: [rows of the group], kept for the key sums.
 template <class A, class Term>
-static void stats_block(const StatsParams& params, const Group& g, Span rows, A* lse_rows, ForwardScratch<A>& w) {
+static void stats_block(const StatsParams& params, const Group& g, Span rows, A* lse_rows,
+                        ForwardScratch<A>& w) {
   BlockLse<A> lse;
   find_lse<A, Term>(g, rows, w, &lse);
   alignas(kVectorBytes) A entropy[kMaxPanels][kPanelLanes<A>] = {};
@@ -116,7 +124,8 @@ static void stats_block(const StatsParams& params, const Group& g, Span rows, A*
       add_entropy<A>(w.block->panels[i], tile, s, lse.log2[i], entropy[i]);
     });
   for (int64_t row = rows.begin; row < rows.end; ++row) {
-    const int64_t i = (row - rows.begin) / kPanelLanes<A>, lane = (row - rows.begin) % kPanelLanes<A>;
+    const int64_t i = (row - rows.begin) / kPanelLanes<A>,
+                  lane = (row - rows.begin) % kPanelLanes<A>;
     lse_rows[row] = lse.log2[i][lane];
     const auto write_row = [&](const TensorView& t, A value) {
       if (is_present(t)) write_element<A>(row_pointer(g, t, row), dtype_of(t), value);
@@ -134,24 +143,29 @@ static void fill_stats_padding(const StatsParams& params, const Group& g) {
   if (p.is_packed) return;
   for (int64_t row = g.num_rows; row < p.seqlen_q * p.group_size; ++row) {
     for (const TensorView* t : {&params.lse, &params.row_max})
-      if (is_present(*t)) write_element<A>(row_pointer(g, *t, row), dtype_of(*t), A(-__builtin_inf()));
+      if (is_present(*t))
+        write_element<A>(row_pointer(g, *t, row), dtype_of(*t), A(-__builtin_inf()));
     if (is_present(params.entropy))
       write_element<A>(row_pointer(g, params.entropy, row), dtype_of(params.entropy), A(0));
   }
 }
 
-ATTNEXT_HD char* mass_pointer(const StatsParams& params, const Group& g, int64_t head, int64_t key) {
+ATTNEXT_HD char* mass_pointer(const StatsParams& params, const Group& g, int64_t head,
+                              int64_t key) {
   const Problem& p = params.problem;
   const TensorView& t = params.key_mass;
   const int64_t batch = p.is_packed ? 0 : g.sequence;
   const int64_t at = (p.page_size > 0 ? 0 : p.sequences[g.sequence].k_begin) + key;
-  const int64_t index = batch * t.strides[0] + (g.head_kv * p.group_size + head) * t.strides[1] + at * t.strides[2];
+  const int64_t index =
+      batch * t.strides[0] + (g.head_kv * p.group_size + head) * t.strides[1] + at * t.strides[2];
   return static_cast<char*>(t.data) + index * size_of(dtype_of(t));
 }
 
-// What the keys of `chunk` receive from all rows of the group, in float64: [group_size][kChunkKeys].
+// What the keys of `chunk` receive from all rows of the group, in float64:
+// [group_size][kChunkKeys].
 template <class A, class Term>
-static void sum_key_mass(const Group& g, Span chunk, const A* lse_rows, ForwardScratch<A>& w, double* mass) {
+static void sum_key_mass(const Group& g, Span chunk, const A* lse_rows, ForwardScratch<A>& w,
+                         double* mass) {
   const Problem& p = *g.problem;
   const Span queries = visible_queries(g.mask, chunk);
   const Span rows = {queries.begin * p.group_size, queries.end * p.group_size};
@@ -165,15 +179,19 @@ static void sum_key_mass(const Group& g, Span chunk, const A* lse_rows, ForwardS
         const KeyTile tile = key_tile(g, panel, keys);
         if (tile.kind == TileKind::kSkip) continue;
         const RowBlock<A> tile_k = {k.data + (tile.keys.begin - key) * k.stride, k.stride};
-        compute_scores<A, Term>(g, panel, tile, tile_k, kForwardScale<Term>, ScoreTrace<A>{}, w.s, w.scratch);
+        compute_scores<A, Term>(g, panel, tile, tile_k, kForwardScale<Term>, ScoreTrace<A>{}, w.s,
+                                w.scratch);
         for (int64_t at = tile.keys.begin; at < tile.keys.end; ++at)
           for (int64_t row = panel.rows.begin; row < panel.rows.end; row += kLanes<A>) {
-            const int64_t count = min_of(kLanes<A>, panel.rows.end - row), lane = row - panel.rows.begin;
+            const int64_t count = min_of(kLanes<A>, panel.rows.end - row),
+                          lane = row - panel.rows.begin;
             const Vec<A> s = load<A>(w.s + (at - tile.keys.begin) * lanes_of(panel) + lane);
-            const Vec<A> weight = exp2<A>(s - load_elements<A>(reinterpret_cast<const char*>(lse_rows + row),
-                                                               kAccumulatorDType<A>, 1, 0, count));
+            const Vec<A> weight =
+                exp2<A>(s - load_elements<A>(reinterpret_cast<const char*>(lse_rows + row),
+                                             kAccumulatorDType<A>, 1, 0, count));
             for (int64_t r = 0; r < count; ++r)
-              mass[(row + r) % p.group_size * kChunkKeys + at - chunk.begin] += static_cast<double>(weight[r]);
+              mass[(row + r) % p.group_size * kChunkKeys + at - chunk.begin] +=
+                  static_cast<double>(weight[r]);
           }
       }
     }
@@ -181,8 +199,8 @@ static void sum_key_mass(const Group& g, Span chunk, const A* lse_rows, ForwardS
 }
 
 template <class A, class Term>
-static void key_mass_item(const StatsParams& params, const Group& g, int64_t chunk, const A* lse_rows,
-                          ForwardScratch<A>& w, double* mass) {
+static void key_mass_item(const StatsParams& params, const Group& g, int64_t chunk,
+                          const A* lse_rows, ForwardScratch<A>& w, double* mass) {
   const Problem& p = params.problem;
   const Span keys = {chunk * kChunkKeys, min_of((chunk + 1) * kChunkKeys, p.seqlen_k)};
   const Span existing = {keys.begin, min_of(keys.end, g.mask.seqlen_k)};
@@ -201,17 +219,20 @@ static void run_stats(const StatsParams& params) {
   const Memory tables(static_cast<int64_t>(sizeof(int64_t)) * 2 * (p.batch + 1));
   int64_t* queries_before = reinterpret_cast<int64_t*>(tables.data()) + (p.batch + 1);
   queries_before[0] = 0;
-  const Schedule items = make_schedule(p, reinterpret_cast<int64_t*>(tables.data()), [&](int64_t sequence) {
-    const int64_t queries = p.sequences[sequence].mask.seqlen_q;
-    queries_before[sequence + 1] = queries_before[sequence] + queries;
-    return max_of(1, divide_up(queries * p.group_size, kTileQ<A>));
-  });
+  const Schedule items =
+      make_schedule(p, reinterpret_cast<int64_t*>(tables.data()), [&](int64_t sequence) {
+        const int64_t queries = p.sequences[sequence].mask.seqlen_q;
+        queries_before[sequence + 1] = queries_before[sequence] + queries;
+        return max_of(1, divide_up(queries * p.group_size, kTileQ<A>));
+      });
   const int64_t chunks = divide_up(p.seqlen_k, kChunkKeys), groups = p.batch * p.num_heads_kv;
   const int workers = num_workers(max_of(num_items(items), groups * chunks), score_flops(p, 3));
   const Scratches<ForwardScratch<A>, carve_forward<A>> scratch(p, workers);
-  const Memory lse_memory(static_cast<int64_t>(sizeof(A)) * max_of(1, queries_before[p.batch] * p.num_heads_q));
+  const Memory lse_memory(static_cast<int64_t>(sizeof(A)) *
+                          max_of(1, queries_before[p.batch] * p.num_heads_q));
   const auto lse_of = [&](const Group& g) {
-    return reinterpret_cast<A*>(lse_memory.data()) + queries_before[g.sequence] * p.num_heads_q + g.head_kv * g.num_rows;
+    return reinterpret_cast<A*>(lse_memory.data()) + queries_before[g.sequence] * p.num_heads_q +
+           g.head_kv * g.num_rows;
   };
   run_items(num_items(items), workers, [&](int64_t item, int worker) {
     const Place place = place_of(items, item);

@@ -1,4 +1,5 @@
-// Which instruction sets this build has, which of them this machine can run, and which one was chosen.
+// Which instruction sets this build has, which of them this machine can run, and which one was
+// chosen.
 #pragma once
 
 #include "attention/params.h"
@@ -12,7 +13,8 @@ struct Kernels {
   void (*backward)(const BackwardParams&);
   void (*weights)(const WeightsParams&);
   void (*stats)(const StatsParams&);
-  // Explains forward: writes up to `capacity` bytes of JSON fields (no braces), returns the length wanted.
+  // Explains forward: writes up to `capacity` bytes of JSON fields (no braces), returns the length
+  // wanted.
   int (*explain)(const Problem&, char* text, int capacity);
 };
 
@@ -25,14 +27,14 @@ struct Isa {
 int num_isas();
 const Isa& isa_at(int index);  // best first
 
-// The best supported one, or the one ATTNEXT_ISA names. An unknown or unsupported name is an error that every pass
-// reports: `selection_error()` is its message, null if there is none.
+// The best supported one, or the one ATTNEXT_ISA names. An unknown or unsupported name is an error
+// that every pass reports: `selection_error()` is its message, null if there is none.
 const Kernels& selected_kernels();
 const char* selection_error();
 bool is_forced();  // by ATTNEXT_ISA
 
-// Memory for a pass, 64-byte aligned; throws std::bad_alloc. Not in the per-ISA objects, which must stay free of library
-// templates.
+// Memory for a pass, 64-byte aligned; throws std::bad_alloc. Not in the per-ISA objects, which must
+// stay free of library templates.
 void* allocate(int64_t bytes);
 void release(void* memory);
 

@@ -1,5 +1,6 @@
-// The CPU back end of one instruction set: compiled once per ISA (-DATTNEXT_ISA=avx2 and that ISA's flags), it fills that
-// ISA's table. Everything it includes has internal linkage or lives in a namespace of the ISA's own.
+// The CPU back end of one instruction set: compiled once per ISA (-DATTNEXT_ISA=avx2 and that ISA's
+// flags), it fills that ISA's table. Everything it includes has internal linkage or lives in a
+// namespace of the ISA's own.
 #define ATTNEXT_CONCATENATE_(a, b) a##b
 #define ATTNEXT_CONCATENATE(a, b) ATTNEXT_CONCATENATE_(a, b)
 #define ATTNEXT_ISA_NAMESPACE ATTNEXT_CONCATENATE(isa_, ATTNEXT_ISA)
@@ -13,7 +14,8 @@
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
 
-// The two types everything is accumulated in, and the three kinds of term: all that is compiled apart.
+// The two types everything is accumulated in, and the three kinds of term: all that is compiled
+// apart.
 template <class F>
 static auto dispatch(const Problem& p, F&& pass) {
   const auto with_term = [&](auto zero) {
@@ -26,19 +28,23 @@ static auto dispatch(const Problem& p, F&& pass) {
 }
 
 static void forward(const ForwardParams& params) {
-  dispatch(params.problem, [&](auto zero, auto term) { run_forward<decltype(zero), decltype(term)>(params); });
+  dispatch(params.problem,
+           [&](auto zero, auto term) { run_forward<decltype(zero), decltype(term)>(params); });
 }
 
 static void backward(const BackwardParams& params) {
-  dispatch(params.problem, [&](auto zero, auto term) { run_backward<decltype(zero), decltype(term)>(params); });
+  dispatch(params.problem,
+           [&](auto zero, auto term) { run_backward<decltype(zero), decltype(term)>(params); });
 }
 
 static void weights(const WeightsParams& params) {
-  dispatch(params.problem, [&](auto zero, auto term) { run_weights<decltype(zero), decltype(term)>(params); });
+  dispatch(params.problem,
+           [&](auto zero, auto term) { run_weights<decltype(zero), decltype(term)>(params); });
 }
 
 static void stats(const StatsParams& params) {
-  dispatch(params.problem, [&](auto zero, auto term) { run_stats<decltype(zero), decltype(term)>(params); });
+  dispatch(params.problem,
+           [&](auto zero, auto term) { run_stats<decltype(zero), decltype(term)>(params); });
 }
 
 static int explain(const Problem& problem, char* text, int capacity) {

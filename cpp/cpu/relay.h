@@ -1,5 +1,6 @@
-// How items that add to the same memory keep one order without waiting for each other's end: each says how far along the
-// queries it is, and the next follows behind. Sums come out in the same order whatever the number of threads.
+// How items that add to the same memory keep one order without waiting for each other's end: each
+// says how far along the queries it is, and the next follows behind. Sums come out in the same
+// order whatever the number of threads.
 #pragma once
 
 #include <sched.h>
@@ -12,9 +13,12 @@ namespace ATTNEXT_ISA_NAMESPACE {
 // Progress of an item: the query blocks before this one have all that it and its predecessors add.
 constexpr int64_t kFinished = int64_t{1} << 62;
 
-ATTNEXT_HD void publish(int64_t* progress, int64_t block) { __atomic_store_n(progress, block, __ATOMIC_RELEASE); }
+ATTNEXT_HD void publish(int64_t* progress, int64_t block) {
+  __atomic_store_n(progress, block, __ATOMIC_RELEASE);
+}
 
-// Never blocks for good: predecessors have lower indices, and claimed items are all running (parallel.h).
+// Never blocks for good: predecessors have lower indices, and claimed items are all running
+// (parallel.h).
 static void wait_until(const int64_t* progress, int64_t block) {
   constexpr int kSpins = 2000;
   for (int spin = 0; __atomic_load_n(progress, __ATOMIC_ACQUIRE) < block; ++spin) {
@@ -25,8 +29,8 @@ static void wait_until(const int64_t* progress, int64_t block) {
   }
 }
 
-// The items whose sums come before mine: the one before it in its own head (dq), and the one of the same keys in the head
-// before it that shares its bias. -1: none.
+// The items whose sums come before mine: the one before it in its own head (dq), and the one of the
+// same keys in the head before it that shares its bias. -1: none.
 struct Predecessors {
   int64_t same_head, same_bias;
 };

@@ -1,5 +1,5 @@
-// Which independent pieces a pass is cut into, and the scratch memory its workers share out. Cuts depend on the shape of
-// a sequence alone, never on threads or batch, so that bits do not either.
+// Which independent pieces a pass is cut into, and the scratch memory its workers share out. Cuts
+// depend on the shape of a sequence alone, never on threads or batch, so that bits do not either.
 #pragma once
 
 #include "cpu/isa.h"
@@ -22,7 +22,8 @@ class Memory {
   char* data_;
 };
 
-// Hands out aligned pieces. Started from null it only counts: the same carving code says how much it needs.
+// Hands out aligned pieces. Started from null it only counts: the same carving code says how much
+// it needs.
 struct Arena {
   char* base;
   int64_t used;
@@ -86,16 +87,19 @@ static Place place_of(const Schedule& s, int64_t item) {
     const int64_t middle = (low + high) / 2;
     (s.first[middle] <= item ? low : high) = middle;
   }
-  const int64_t per_head = (s.first[low + 1] - s.first[low]) / s.num_heads, within = item - s.first[low];
+  const int64_t per_head = (s.first[low + 1] - s.first[low]) / s.num_heads,
+                within = item - s.first[low];
   return {low, within / per_head, within % per_head};
 }
 
-// Results below the normal range become 0 while an item runs: a masked score's weight, 2^-infinity, would otherwise cost
-// an x86 core a microcode assist of a hundred cycles, and it is 0 either way.
+// Results below the normal range become 0 while an item runs: a masked score's weight, 2^-infinity,
+// would otherwise cost an x86 core a microcode assist of a hundred cycles, and it is 0 either way.
 class FlushSubnormals {
  public:
 #if defined(__x86_64__)
-  FlushSubnormals() : saved_(__builtin_ia32_stmxcsr()) { __builtin_ia32_ldmxcsr(saved_ | kFlushToZero); }
+  FlushSubnormals() : saved_(__builtin_ia32_stmxcsr()) {
+    __builtin_ia32_ldmxcsr(saved_ | kFlushToZero);
+  }
   ~FlushSubnormals() { __builtin_ia32_ldmxcsr(saved_); }
   FlushSubnormals(const FlushSubnormals&) = delete;
   FlushSubnormals& operator=(const FlushSubnormals&) = delete;
@@ -118,13 +122,15 @@ static void run_items(int64_t count, int workers, F&& work) {
       const_cast<void*>(static_cast<const void*>(&work)));
 }
 
-// Multiply-adds of one pass over all visible scores, counted twice as usual; masks by tensor are not looked into.
+// Multiply-adds of one pass over all visible scores, counted twice as usual; masks by tensor are
+// not looked into.
 static double score_flops(const Problem& p, double products) {
   double pairs = 0;
   for (int64_t i = 0; i < p.batch; ++i) {
     const Mask& m = p.sequences[i].mask;
     if (m.seqlen_q == 0) continue;
-    // Both ends of the visible interval are near enough linear in the query for an estimate from three of them.
+    // Both ends of the visible interval are near enough linear in the query for an estimate from
+    // three of them.
     const int64_t at[3] = {0, m.seqlen_q / 2, m.seqlen_q - 1};
     double visible = 0;
     for (int64_t query : at) {
@@ -134,7 +140,8 @@ static double score_flops(const Problem& p, double products) {
     pairs += visible * static_cast<double>(m.seqlen_q);
   }
   const double width = static_cast<double>(p.head_dim + p.head_dim_v) / 2 + 8;
-  return 2 * products * pairs * static_cast<double>(p.num_heads_q) * width * (p.score == Score::kAdditive ? 10 : 1);
+  return 2 * products * pairs * static_cast<double>(p.num_heads_q) * width *
+         (p.score == Score::kAdditive ? 10 : 1);
 }
 
 }  // namespace ATTNEXT_ISA_NAMESPACE

@@ -1,4 +1,5 @@
-// AVX2 + FMA + F16C leaf operations: maximum, square root, rounding, power-of-two scaling, 16-bit conversions.
+// AVX2 + FMA + F16C leaf operations: maximum, square root, rounding, power-of-two scaling, 16-bit
+// conversions.
 #pragma once
 
 #include <immintrin.h>
@@ -11,14 +12,20 @@ namespace ATTNEXT_ISA_NAMESPACE {
 // The second operand where either is NaN.
 template <class A>
 ATTNEXT_HD Vec<A> maximum(Vec<A> a, Vec<A> b) {
-  if constexpr (sizeof(A) == 4) return reinterpret_cast<Vec<A>>(_mm256_max_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
-  else return reinterpret_cast<Vec<A>>(_mm256_max_pd(reinterpret_cast<__m256d>(a), reinterpret_cast<__m256d>(b)));
+  if constexpr (sizeof(A) == 4)
+    return reinterpret_cast<Vec<A>>(
+        _mm256_max_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
+  else
+    return reinterpret_cast<Vec<A>>(
+        _mm256_max_pd(reinterpret_cast<__m256d>(a), reinterpret_cast<__m256d>(b)));
 }
 
 template <class A>
 ATTNEXT_HD Vec<A> square_root(Vec<A> x) {
-  if constexpr (sizeof(A) == 4) return reinterpret_cast<Vec<A>>(_mm256_sqrt_ps(reinterpret_cast<__m256>(x)));
-  else return reinterpret_cast<Vec<A>>(_mm256_sqrt_pd(reinterpret_cast<__m256d>(x)));
+  if constexpr (sizeof(A) == 4)
+    return reinterpret_cast<Vec<A>>(_mm256_sqrt_ps(reinterpret_cast<__m256>(x)));
+  else
+    return reinterpret_cast<Vec<A>>(_mm256_sqrt_pd(reinterpret_cast<__m256d>(x)));
 }
 
 template <class A>
@@ -29,8 +36,10 @@ ATTNEXT_HD bool any(IntVec<A> mask) {
 template <class A>
 ATTNEXT_HD Vec<A> round_to_whole(Vec<A> x) {
   constexpr int kNearestQuiet = 8;
-  if constexpr (sizeof(A) == 4) return reinterpret_cast<Vec<A>>(_mm256_round_ps(reinterpret_cast<__m256>(x), kNearestQuiet));
-  else return reinterpret_cast<Vec<A>>(_mm256_round_pd(reinterpret_cast<__m256d>(x), kNearestQuiet));
+  if constexpr (sizeof(A) == 4)
+    return reinterpret_cast<Vec<A>>(_mm256_round_ps(reinterpret_cast<__m256>(x), kNearestQuiet));
+  else
+    return reinterpret_cast<Vec<A>>(_mm256_round_pd(reinterpret_cast<__m256d>(x), kNearestQuiet));
 }
 template <class A>
 ATTNEXT_HD Vec<A> scale_by_power(Vec<A> p, Vec<A> n) {
@@ -38,7 +47,8 @@ ATTNEXT_HD Vec<A> scale_by_power(Vec<A> p, Vec<A> n) {
 }
 
 ATTNEXT_HD Vec<float> load_half(const uint16_t* p) {
-  return reinterpret_cast<Vec<float>>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  return reinterpret_cast<Vec<float>>(
+      _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
 ATTNEXT_HD void store_half(uint16_t* p, Vec<float> x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(reinterpret_cast<__m256>(x), 0));

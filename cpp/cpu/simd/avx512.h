@@ -1,4 +1,5 @@
-// AVX-512 leaf operations: maximum, square root, rounding, power-of-two scaling, 16-bit conversions.
+// AVX-512 leaf operations: maximum, square root, rounding, power-of-two scaling, 16-bit
+// conversions.
 #pragma once
 
 #include <immintrin.h>
@@ -11,39 +12,57 @@ namespace ATTNEXT_ISA_NAMESPACE {
 // The second operand where either is NaN.
 template <class A>
 ATTNEXT_HD Vec<A> maximum(Vec<A> a, Vec<A> b) {
-  if constexpr (sizeof(A) == 4) return reinterpret_cast<Vec<A>>(_mm512_max_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
-  else return reinterpret_cast<Vec<A>>(_mm512_max_pd(reinterpret_cast<__m512d>(a), reinterpret_cast<__m512d>(b)));
+  if constexpr (sizeof(A) == 4)
+    return reinterpret_cast<Vec<A>>(
+        _mm512_max_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+  else
+    return reinterpret_cast<Vec<A>>(
+        _mm512_max_pd(reinterpret_cast<__m512d>(a), reinterpret_cast<__m512d>(b)));
 }
 
 template <class A>
 ATTNEXT_HD Vec<A> square_root(Vec<A> x) {
-  if constexpr (sizeof(A) == 4) return reinterpret_cast<Vec<A>>(_mm512_sqrt_ps(reinterpret_cast<__m512>(x)));
-  else return reinterpret_cast<Vec<A>>(_mm512_sqrt_pd(reinterpret_cast<__m512d>(x)));
+  if constexpr (sizeof(A) == 4)
+    return reinterpret_cast<Vec<A>>(_mm512_sqrt_ps(reinterpret_cast<__m512>(x)));
+  else
+    return reinterpret_cast<Vec<A>>(_mm512_sqrt_pd(reinterpret_cast<__m512d>(x)));
 }
 
 template <class A>
 ATTNEXT_HD bool any(IntVec<A> mask) {
-  return _mm512_test_epi32_mask(reinterpret_cast<__m512i>(mask), reinterpret_cast<__m512i>(mask)) != 0;
+  return _mm512_test_epi32_mask(reinterpret_cast<__m512i>(mask), reinterpret_cast<__m512i>(mask)) !=
+         0;
 }
 
-// x = n + r with n whole and |r| <= 1/2; scale_by_power(p, n) = p 2^n, 0 below the range, infinity above it.
+// x = n + r with n whole and |r| <= 1/2; scale_by_power(p, n) = p 2^n, 0 below the range, infinity
+// above it.
 template <class A>
 ATTNEXT_HD Vec<A> round_to_whole(Vec<A> x) {
   constexpr int kNearestQuiet = 8;
-  if constexpr (sizeof(A) == 4) return reinterpret_cast<Vec<A>>(_mm512_roundscale_ps(reinterpret_cast<__m512>(x), kNearestQuiet));
-  else return reinterpret_cast<Vec<A>>(_mm512_roundscale_pd(reinterpret_cast<__m512d>(x), kNearestQuiet));
+  if constexpr (sizeof(A) == 4)
+    return reinterpret_cast<Vec<A>>(
+        _mm512_roundscale_ps(reinterpret_cast<__m512>(x), kNearestQuiet));
+  else
+    return reinterpret_cast<Vec<A>>(
+        _mm512_roundscale_pd(reinterpret_cast<__m512d>(x), kNearestQuiet));
 }
 template <class A>
 ATTNEXT_HD Vec<A> scale_by_power(Vec<A> p, Vec<A> n) {
-  if constexpr (sizeof(A) == 4) return reinterpret_cast<Vec<A>>(_mm512_scalef_ps(reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(n)));
-  else return reinterpret_cast<Vec<A>>(_mm512_scalef_pd(reinterpret_cast<__m512d>(p), reinterpret_cast<__m512d>(n)));
+  if constexpr (sizeof(A) == 4)
+    return reinterpret_cast<Vec<A>>(
+        _mm512_scalef_ps(reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(n)));
+  else
+    return reinterpret_cast<Vec<A>>(
+        _mm512_scalef_pd(reinterpret_cast<__m512d>(p), reinterpret_cast<__m512d>(n)));
 }
 
 ATTNEXT_HD Vec<float> load_half(const uint16_t* p) {
-  return reinterpret_cast<Vec<float>>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+  return reinterpret_cast<Vec<float>>(
+      _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
 }
 ATTNEXT_HD void store_half(uint16_t* p, Vec<float> x) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(reinterpret_cast<__m512>(x), 0));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_cvtps_ph(reinterpret_cast<__m512>(x), 0));
 }
 ATTNEXT_HD Vec<float> load_bfloat(const uint16_t* p) {
   const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
@@ -58,9 +77,11 @@ ATTNEXT_HD void store_bfloat(uint16_t* p, Vec<float> x) {
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
   // A NaN must not be carried into an infinity by the rounding.
-  const __mmask16 is_nan = _mm512_cmp_ps_mask(reinterpret_cast<__m512>(x), reinterpret_cast<__m512>(x), _CMP_UNORD_Q);
+  const __mmask16 is_nan =
+      _mm512_cmp_ps_mask(reinterpret_cast<__m512>(x), reinterpret_cast<__m512>(x), _CMP_UNORD_Q);
   const __m512i result = _mm512_mask_blend_epi32(is_nan, rounded, _mm512_set1_epi32(0x7fc00000));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(result, 16)));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_cvtepi32_epi16(_mm512_srli_epi32(result, 16)));
 #endif
 }
 

@@ -1,5 +1,5 @@
-// The same leaf operations in integer arithmetic on the bits of a number, for where no instruction does it, and for
-// single elements everywhere.
+// The same leaf operations in integer arithmetic on the bits of a number, for where no instruction
+// does it, and for single elements everywhere.
 #pragma once
 
 #include "cpu/simd/vec.h"
@@ -7,17 +7,22 @@
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
 
-// p 2^n through the exponent field, for whole n. Below the normal range 0, above it infinity; a NaN in n stays a NaN.
+// p 2^n through the exponent field, for whole n. Below the normal range 0, above it infinity; a NaN
+// in n stays a NaN.
 template <class A>
 ATTNEXT_HD Vec<A> scale_exponent(Vec<A> p, Vec<A> n) {
   constexpr A kLow = sizeof(A) == 4 ? -126 : -1022, kHigh = sizeof(A) == 4 ? 127 : 1023;
   constexpr int kMantissa = sizeof(A) == 4 ? 23 : 52;
-  const Vec<A> clamped = select<A>(n < splat<A>(kLow), splat<A>(kLow), select<A>(n > splat<A>(kHigh), splat<A>(kHigh), n));
-  // The low bits of clamped + 1.5 2^mantissa are the integer: no conversion instruction for 64-bit lanes is needed.
+  const Vec<A> clamped = select<A>(n < splat<A>(kLow), splat<A>(kLow),
+                                   select<A>(n > splat<A>(kHigh), splat<A>(kHigh), n));
+  // The low bits of clamped + 1.5 2^mantissa are the integer: no conversion instruction for 64-bit
+  // lanes is needed.
   const Vec<A> magic = splat<A>(sizeof(A) == 4 ? A(12582912.0) : A(6755399441055744.0));
   const IntVec<A> shifted = reinterpret_cast<IntVec<A>>(clamped + magic) << kMantissa;
   const Vec<A> scaled = reinterpret_cast<Vec<A>>(reinterpret_cast<IntVec<A>>(p) + shifted);
-  const Vec<A> in_range = select<A>(n < splat<A>(kLow), Vec<A>{}, select<A>(n > splat<A>(kHigh), splat<A>(A(__builtin_inf())), scaled));
+  const Vec<A> in_range =
+      select<A>(n < splat<A>(kLow), Vec<A>{},
+                select<A>(n > splat<A>(kHigh), splat<A>(A(__builtin_inf())), scaled));
   return select<A>(n == n, in_range, n);
 }
 
@@ -41,7 +46,8 @@ ATTNEXT_HD uint16_t bfloat_bits(float x) {
   return static_cast<uint16_t>(x == x ? rounded : 0x7fc0);
 }
 
-// binary16 by the exponent trick: multiplying by 2^112 moves the exponent bias and normalises subnormals.
+// binary16 by the exponent trick: multiplying by 2^112 moves the exponent bias and normalises
+// subnormals.
 ATTNEXT_HD float half_value(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
   const uint32_t magnitude = static_cast<uint32_t>(half & 0x7fff) << 13;
@@ -50,12 +56,14 @@ ATTNEXT_HD float half_value(uint16_t half) {
   return float_of(sign | ((half & 0x7c00) == 0x7c00 ? special : bits_of(value)));
 }
 
-// Adding a power of two chosen by the exponent makes the float adder round to the wanted bit, ties to even.
+// Adding a power of two chosen by the exponent makes the float adder round to the wanted bit, ties
+// to even.
 ATTNEXT_HD uint16_t half_bits(float x) {
   const uint32_t bits = bits_of(x), sign = (bits >> 16) & 0x8000, magnitude = bits & 0x7fffffff;
   if (magnitude > 0x7f800000) return static_cast<uint16_t>(sign | 0x7e00);
-  if (magnitude >= 0x477ff000) return static_cast<uint16_t>(sign | 0x7c00);  // rounds to 65536 or more
-  if (magnitude < 0x38800000) {  // subnormal: the last bit is worth 2^-24
+  if (magnitude >= 0x477ff000)
+    return static_cast<uint16_t>(sign | 0x7c00);  // rounds to 65536 or more
+  if (magnitude < 0x38800000) {                   // subnormal: the last bit is worth 2^-24
     const float aligned = float_of(magnitude) + 0.5f;
     return static_cast<uint16_t>(sign | (bits_of(aligned) - bits_of(0.5f)));
   }

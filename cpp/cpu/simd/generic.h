@@ -16,7 +16,8 @@ ATTNEXT_HD Vec<A> maximum(Vec<A> a, Vec<A> b) {
 
 template <class A>
 ATTNEXT_HD Vec<A> square_root(Vec<A> x) {
-  for (int i = 0; i < kLanes<A>; ++i) x[i] = sizeof(A) == 4 ? __builtin_sqrtf(x[i]) : __builtin_sqrt(x[i]);
+  for (int i = 0; i < kLanes<A>; ++i)
+    x[i] = sizeof(A) == 4 ? __builtin_sqrtf(x[i]) : __builtin_sqrt(x[i]);
   return x;
 }
 
@@ -27,7 +28,8 @@ ATTNEXT_HD bool any(IntVec<A> mask) {
   return bits != 0;
 }
 
-// Adding 1.5 2^(mantissa bits) leaves no room for a fraction. |x| < 2^22 (2^51): exponents are far below.
+// Adding 1.5 2^(mantissa bits) leaves no room for a fraction. |x| < 2^22 (2^51): exponents are far
+// below.
 template <class A>
 ATTNEXT_HD Vec<A> round_to_whole(Vec<A> x) {
   const Vec<A> magic = splat<A>(sizeof(A) == 4 ? A(12582912.0) : A(6755399441055744.0));

@@ -1,5 +1,5 @@
-// The leaf operations that need an instruction's name: maximum, square root, rounding, powers of two, 16-bit types. One
-// header per instruction set supplies them all.
+// The leaf operations that need an instruction's name: maximum, square root, rounding, powers of
+// two, 16-bit types. One header per instruction set supplies them all.
 #pragma once
 
 #if defined(__AVX512F__)

@@ -17,26 +17,29 @@ struct Exp2Coefficients<float> {
 };
 template <>
 struct Exp2Coefficients<double> {
-  static constexpr double value[] = {4.454960598186518394e-10, 7.0725859492692237e-9,   1.017806244584577352e-7,
-                                     1.321544258792168965e-6,  1.525273382983611839e-5, 1.540353044173605015e-4,
-                                     1.333355814641693531e-3,  9.618129107606888527e-3, 5.550410866482159434e-2,
-                                     2.402265069591009822e-1,  6.931471805599453094e-1};
+  static constexpr double value[] = {
+      4.454960598186518394e-10, 7.0725859492692237e-9,   1.017806244584577352e-7,
+      1.321544258792168965e-6,  1.525273382983611839e-5, 1.540353044173605015e-4,
+      1.333355814641693531e-3,  9.618129107606888527e-3, 5.550410866482159434e-2,
+      2.402265069591009822e-1,  6.931471805599453094e-1};
 };
 
-// (tanh(x)/x - 1) / x^2 as a polynomial in x^2 on |x| <= 0.625: relative error of tanh 2e-8 and 2e-18.
+// (tanh(x)/x - 1) / x^2 as a polynomial in x^2 on |x| <= 0.625: relative error of tanh 2e-8 and
+// 2e-18.
 template <class A>
 struct TanhCoefficients;
 template <>
 struct TanhCoefficients<float> {
-  static constexpr float value[] = {-6.096714165908e-3f, 2.099717899907e-2f, -5.385090957851e-2f, 1.333276973697e-1f,
-                                    -3.333332894413e-1f};
+  static constexpr float value[] = {-6.096714165908e-3f, 2.099717899907e-2f, -5.385090957851e-2f,
+                                    1.333276973697e-1f, -3.333332894413e-1f};
 };
 template <>
 struct TanhCoefficients<double> {
-  static constexpr double value[] = {6.48516348279311315e-6,   -3.120110142579740003e-5, 9.257116129556768271e-5,
-                                     -2.375906496055561955e-4, 5.896606577757043347e-4,  -1.45577541204780551e-3,
-                                     3.592121751154962269e-3,  -8.863235103240877925e-3, 2.186948851900830576e-2,
-                                     -5.396825396789699169e-2, 1.33333333333330416e-1,   -3.333333333333333294e-1};
+  static constexpr double value[] = {
+      6.48516348279311315e-6,   -3.120110142579740003e-5, 9.257116129556768271e-5,
+      -2.375906496055561955e-4, 5.896606577757043347e-4,  -1.45577541204780551e-3,
+      3.592121751154962269e-3,  -8.863235103240877925e-3, 2.186948851900830576e-2,
+      -5.396825396789699169e-2, 1.33333333333330416e-1,   -3.333333333333333294e-1};
 };
 
 template <class A, int kCount>
@@ -46,7 +49,8 @@ ATTNEXT_HD Vec<A> polynomial(const A (&coefficients)[kCount], Vec<A> x) {
   return sum;
 }
 
-// 2^y. Exactly 0 for y = -infinity (a masked score) and wherever the result is far below the normal range; NaN stays NaN.
+// 2^y. Exactly 0 for y = -infinity (a masked score) and wherever the result is far below the normal
+// range; NaN stays NaN.
 template <class A>
 ATTNEXT_HD Vec<A> exp2(Vec<A> y) {
   // -infinity - round(-infinity) would be NaN. maximum() keeps a NaN in its second operand.
@@ -70,7 +74,8 @@ ATTNEXT_HD Tanh<A> tanh_with_slope(Vec<A> x) {
   const Vec<A> u = exp2<A>(magnitude * A(-2 * kLog2E)), reciprocal = A(1) / (A(1) + u);
   const Vec<A> far = (A(1) - u) * reciprocal;
   const Vec<A> signed_far = select<A>(x < Vec<A>{}, -far, far);
-  return {select<A>(magnitude < splat<A>(A(0.625)), near_zero, signed_far), A(4) * u * reciprocal * reciprocal};
+  return {select<A>(magnitude < splat<A>(A(0.625)), near_zero, signed_far),
+          A(4) * u * reciprocal * reciprocal};
 }
 
 template <class A>
@@ -78,18 +83,22 @@ ATTNEXT_HD Vec<A> tanh(Vec<A> x) {
   return tanh_with_slope<A>(x).value;
 }
 
-// Natural logarithm of x >= 0: 2 artanh((m - 1) / (m + 1)) of the mantissa, a power series in a square below 0.03.
+// Natural logarithm of x >= 0: 2 artanh((m - 1) / (m + 1)) of the mantissa, a power series in a
+// square below 0.03.
 template <class A>
 ATTNEXT_HD Vec<A> log(Vec<A> x) {
   constexpr int kTerms = sizeof(A) == 4 ? 6 : 11, kMantissaBits = sizeof(A) == 4 ? 23 : 52;
   using Integer = typename VectorOf<A>::IntegerScalar;
-  // Taking the bits of sqrt(1/2) off before the exponent is cut leaves a mantissa in [sqrt(1/2), sqrt(2)).
+  // Taking the bits of sqrt(1/2) off before the exponent is cut leaves a mantissa in [sqrt(1/2),
+  // sqrt(2)).
   constexpr Integer kHalfRoot = sizeof(A) == 4 ? Integer(0x3f3504f3) : Integer(0x3fe6a09e667f3bcd);
   const IntVec<A> exponent = (reinterpret_cast<IntVec<A>>(x) - kHalfRoot) >> kMantissaBits;
-  const Vec<A> mantissa = reinterpret_cast<Vec<A>>(reinterpret_cast<IntVec<A>>(x) - (exponent << kMantissaBits));
+  const Vec<A> mantissa =
+      reinterpret_cast<Vec<A>>(reinterpret_cast<IntVec<A>>(x) - (exponent << kMantissaBits));
   const Vec<A> s = (mantissa - A(1)) / (mantissa + A(1)), square = s * s;
   Vec<A> series = splat<A>(A(1) / A(2 * kTerms - 1));
-  ATTNEXT_UNROLL for (int i = kTerms - 2; i >= 0; --i) series = series * square + A(1) / A(2 * i + 1);
+  ATTNEXT_UNROLL for (int i = kTerms - 2; i >= 0; --i) series =
+      series * square + A(1) / A(2 * i + 1);
   const Vec<A> result = __builtin_convertvector(exponent, Vec<A>) * A(kLn2) + A(2) * s * series;
   const Vec<A> infinity = splat<A>(A(__builtin_inf()));
   const Vec<A> or_zero = select<A>(x == Vec<A>{}, -infinity, result);

@@ -1,5 +1,5 @@
-// What a SIMD lane set is: vectors of one register's width over the compiler's vector extension, and what needs no
-// instruction's name to work on them.
+// What a SIMD lane set is: vectors of one register's width over the compiler's vector extension,
+// and what needs no instruction's name to work on them.
 #pragma once
 
 #include <cstdint>
@@ -72,7 +72,8 @@ ATTNEXT_HD void store_unaligned(A* p, Vec<A> x) {
   *reinterpret_cast<typename VectorOf<A>::Unaligned*>(p) = x;
 }
 
-// Subtracting zero makes compilers broadcast; filling elements one by one compiles to masked inserts.
+// Subtracting zero makes compilers broadcast; filling elements one by one compiles to masked
+// inserts.
 template <class A>
 ATTNEXT_HD Vec<A> splat(A x) {
   return x - Vec<A>{};

@@ -1,5 +1,6 @@
-// Where the gradient of a bias is summed. A bias that differs by query and key gets its tiles directly; one that is
-// broadcast over keys is a sum per row, over queries a sum per key: both O(seqlen), finished at the end in order.
+// Where the gradient of a bias is summed. A bias that differs by query and key gets its tiles
+// directly; one that is broadcast over keys is a sum per row, over queries a sum per key: both
+// O(seqlen), finished at the end in order.
 #pragma once
 
 #include "cpu/tile/gradient.h"
@@ -15,7 +16,8 @@ ATTNEXT_HD BiasSum bias_sum_of(const BackwardParams& params) {
   return params.dbias.shape[2] == 1 ? BiasSum::kPerKey : BiasSum::kDense;
 }
 
-// The strides of `t` with those of axes of size 1 taken as 0: indices then run over the broadcast shape.
+// The strides of `t` with those of axes of size 1 taken as 0: indices then run over the broadcast
+// shape.
 ATTNEXT_HD TensorView broadcast_view(TensorView t) {
   for (int axis = 0; axis < 4; ++axis)
     if (t.shape[axis] == 1) t.strides[axis] = 0;
@@ -37,8 +39,8 @@ static void add_bias_tile(const Group& g, const Panel<A>& panel, const KeyTile& 
 
 // sums[head of the group][key of the chunk] += sum over the panel's rows of ds.
 template <class A>
-static void add_bias_keys(const Group& g, const Panel<A>& panel, const KeyTile& tile, const A* ds, int64_t chunk_begin,
-                          A* sums) {
+static void add_bias_keys(const Group& g, const Panel<A>& panel, const KeyTile& tile, const A* ds,
+                          int64_t chunk_begin, A* sums) {
   const int lanes = lanes_of(panel);
   const int64_t group_size = g.problem->group_size;
   for (int64_t key = tile.keys.begin; key < tile.keys.end; ++key)

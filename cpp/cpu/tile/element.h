@@ -23,23 +23,34 @@ ATTNEXT_HD void write(char* p, T x) {
 template <class A>
 static A read_element(const char* p, DType dtype) {
   switch (dtype) {
-    case DType::kFloat64: return static_cast<A>(read<double>(p));
-    case DType::kFloat32: return static_cast<A>(read<float>(p));
-    case DType::kFloat16: return static_cast<A>(half_value(read<uint16_t>(p)));
-    case DType::kBFloat16: return static_cast<A>(bfloat_value(read<uint16_t>(p)));
-    case DType::kBool: return static_cast<A>(*p != 0);
-    default: return A(0);
+    case DType::kFloat64:
+      return static_cast<A>(read<double>(p));
+    case DType::kFloat32:
+      return static_cast<A>(read<float>(p));
+    case DType::kFloat16:
+      return static_cast<A>(half_value(read<uint16_t>(p)));
+    case DType::kBFloat16:
+      return static_cast<A>(bfloat_value(read<uint16_t>(p)));
+    case DType::kBool:
+      return static_cast<A>(*p != 0);
+    default:
+      return A(0);
   }
 }
 
 template <class A>
 static void write_element(char* p, DType dtype, A x) {
   switch (dtype) {
-    case DType::kFloat64: return write(p, static_cast<double>(x));
-    case DType::kFloat32: return write(p, static_cast<float>(x));
-    case DType::kFloat16: return write(p, half_bits(static_cast<float>(x)));
-    case DType::kBFloat16: return write(p, bfloat_bits(static_cast<float>(x)));
-    default: return;
+    case DType::kFloat64:
+      return write(p, static_cast<double>(x));
+    case DType::kFloat32:
+      return write(p, static_cast<float>(x));
+    case DType::kFloat16:
+      return write(p, half_bits(static_cast<float>(x)));
+    case DType::kBFloat16:
+      return write(p, bfloat_bits(static_cast<float>(x)));
+    default:
+      return;
   }
 }
 
@@ -50,7 +61,8 @@ constexpr DType kAccumulatorDType = sizeof(A) == 4 ? DType::kFloat32 : DType::kF
 
 // The first `count` of the row's elements from `begin` on, zeros in the lanes beyond.
 template <class A>
-ATTNEXT_HD Vec<A> load_elements(const char* row, DType dtype, int64_t stride, int64_t begin, int64_t count) {
+ATTNEXT_HD Vec<A> load_elements(const char* row, DType dtype, int64_t stride, int64_t begin,
+                                int64_t count) {
   const char* p = row + begin * stride * size_of(dtype);
   if (stride == 1 && count == kLanes<A>) {
     if (dtype == kAccumulatorDType<A>) return load_unaligned<A>(reinterpret_cast<const A*>(p));
@@ -60,12 +72,14 @@ ATTNEXT_HD Vec<A> load_elements(const char* row, DType dtype, int64_t stride, in
     }
   }
   alignas(kVectorBytes) A staged[kLanes<A>] = {};
-  for (int64_t i = 0; i < count; ++i) staged[i] = read_element<A>(p + i * stride * size_of(dtype), dtype);
+  for (int64_t i = 0; i < count; ++i)
+    staged[i] = read_element<A>(p + i * stride * size_of(dtype), dtype);
   return load<A>(staged);
 }
 
 template <class A>
-ATTNEXT_HD void store_elements(char* row, DType dtype, int64_t stride, int64_t begin, int64_t count, Vec<A> x) {
+ATTNEXT_HD void store_elements(char* row, DType dtype, int64_t stride, int64_t begin, int64_t count,
+                               Vec<A> x) {
   char* p = row + begin * stride * size_of(dtype);
   if (stride == 1 && count == kLanes<A>) {
     if (dtype == kAccumulatorDType<A>) return store_unaligned<A>(reinterpret_cast<A*>(p), x);
@@ -76,7 +90,8 @@ ATTNEXT_HD void store_elements(char* row, DType dtype, int64_t stride, int64_t b
   }
   alignas(kVectorBytes) A staged[kLanes<A>];
   store<A>(staged, x);
-  for (int64_t i = 0; i < count; ++i) write_element<A>(p + i * stride * size_of(dtype), dtype, staged[i]);
+  for (int64_t i = 0; i < count; ++i)
+    write_element<A>(p + i * stride * size_of(dtype), dtype, staged[i]);
 }
 
 // A row as accumulators, zero-padded to whole vectors: `out` has room for round_up(count, kLanes).
@@ -107,27 +122,29 @@ static A dot_product(const A* a, const A* b, int64_t count) {
   return horizontal_sum<A>(sum);
 }
 
-// 1 / |x| of a padded row; 0 for a zero vector, whose cosine with anything is 0 and has no gradient.
 template <class A>
-static A inverse_norm(const A* x, int64_t count) {
-  const A square = dot_product<A>(x, x, count);
-  return square == 0 ? A(0) : A(1) / static_cast<A>(__builtin_sqrt(static_cast<double>(square)));
+static A norm_of(const A* x, int64_t count) {
+  return static_cast<A>(__builtin_sqrt(static_cast<double>(dot_product<A>(x, x, count))));
 }
 
+// x / |x| of a padded row; a zero vector stays zero: its cosine with anything is 0 and has no
+// gradient. Divided, not multiplied by 1 / |x|: in one dimension the result is then exactly 1.
 template <class A>
-static void scale_row(A* x, int64_t count, A factor) {
-  for (int64_t i = 0; i < count; i += kLanes<A>) store<A>(x + i, load<A>(x + i) * factor);
+static void normalise_row(A* x, int64_t count) {
+  const A norm = norm_of<A>(x, count);
+  if (norm == 0) return;
+  for (int64_t i = 0; i < count; i += kLanes<A>) store<A>(x + i, load<A>(x + i) / norm);
 }
 
-// `gradient` by x / |x| becomes the gradient by x, of padded rows.
+// `gradient` by x / |x| becomes the gradient by x, of padded rows. x is normalised on the way.
 template <class A>
 static void unnormalise_gradient(A* x, int64_t count, A* gradient) {
-  const A inverse = inverse_norm<A>(x, count);
-  scale_row<A>(x, count, inverse);
+  const A norm = norm_of<A>(x, count), inverse = norm == 0 ? A(0) : A(1) / norm;
+  normalise_row<A>(x, count);
   const A projection = dot_product<A>(gradient, x, count);
   for (int64_t i = 0; i < count; i += kLanes<A>)
-    store<A>(gradient + i, normalised_gradient(load<A>(gradient + i), load<A>(x + i), splat<A>(projection),
-                                               splat<A>(inverse)));
+    store<A>(gradient + i, normalised_gradient(load<A>(gradient + i), load<A>(x + i),
+                                               splat<A>(projection), splat<A>(inverse)));
 }
 
 }  // namespace ATTNEXT_ISA_NAMESPACE

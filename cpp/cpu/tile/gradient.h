@@ -1,5 +1,5 @@
-// The gradient of one panel's scores against one key tile: p and ds from s and dp, and the sums over a row's keys that the
-// gradients of scale, ALiBi slopes, sinks and row biases are made of.
+// The gradient of one panel's scores against one key tile: p and ds from s and dp, and the sums
+// over a row's keys that the gradients of scale, ALiBi slopes, sinks and row biases are made of.
 #pragma once
 
 #include "attention/gradient.h"
@@ -9,8 +9,9 @@
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
 
-// Sums over the keys of a row, in float64, of ds x and of p x: x = 1; x = raw score after the softcap's slope (for scale);
-// x = -distance (for ALiBi). Why p too: RowBalance in attention/gradient.h.
+// Sums over the keys of a row, in float64, of ds x and of p x: x = 1; x = raw score after the
+// softcap's slope (for scale); x = -distance (for ALiBi). Why p too: RowBalance in
+// attention/gradient.h.
 enum RowSum { kDs, kMass, kScaleDs, kScaleMass, kSlopeDs, kSlopeMass, kNumRowSums };
 
 struct RowSumsWanted {
@@ -33,10 +34,12 @@ struct GradientTiles {
   A *s, *dp, *raw, *softcap_slope, *scratch;
 };
 
-// s <- p, dp <- ds = p (m dp - delta), and the weights that met the values, p m, to `p_out` (rows `stride` apart).
+// s <- p, dp <- ds = p (m dp - delta), and the weights that met the values, p m, to `p_out` (rows
+// `stride` apart).
 template <class A>
-static void differentiate_softmax(const Group& g, const GradientPanel<A>& panel, const KeyTile& tile,
-                                  const GradientTiles<A>& t, A* p_out, int64_t stride) {
+static void differentiate_softmax(const Group& g, const GradientPanel<A>& panel,
+                                  const KeyTile& tile, const GradientTiles<A>& t, A* p_out,
+                                  int64_t stride) {
   const bool has_dropout = g.problem->dropout.probability > 0;
   if (has_dropout) load_dropout<A>(g, panel.panel, tile, t.scratch);
   const bool may_be_masked = is_masked(*g.problem, tile);
@@ -53,10 +56,11 @@ static void differentiate_softmax(const Group& g, const GradientPanel<A>& panel,
   });
 }
 
-// Adds the sums of ds x and p x over the tile's keys to those of the panel. `x(index, key, lane)` is a vector.
+// Adds the sums of ds x and p x over the tile's keys to those of the panel. `x(index, key, lane)`
+// is a vector.
 template <class A, class F>
-static void add_row_sums(const KeyTile& tile, const GradientTiles<A>& t, RowSum ds_sum, RowSum p_sum,
-                         GradientPanel<A>* panel, F&& x) {
+static void add_row_sums(const KeyTile& tile, const GradientTiles<A>& t, RowSum ds_sum,
+                         RowSum p_sum, GradientPanel<A>* panel, F&& x) {
   const int lanes = lanes_of(panel->panel);
   const int64_t num_keys = tile.keys.end - tile.keys.begin;
   for (int lane = 0; lane < lanes; lane += kLanes<A>) {
@@ -75,8 +79,8 @@ static void add_row_sums(const KeyTile& tile, const GradientTiles<A>& t, RowSum 
 }
 
 template <class A>
-static void sum_rows(const Group& g, const KeyTile& tile, const GradientTiles<A>& t, const RowSumsWanted& wanted,
-                     GradientPanel<A>* panel) {
+static void sum_rows(const Group& g, const KeyTile& tile, const GradientTiles<A>& t,
+                     const RowSumsWanted& wanted, GradientPanel<A>* panel) {
   add_row_sums<A>(tile, t, kDs, kMass, panel, [](int64_t, int64_t, int) { return splat<A>(A(1)); });
   if (wanted.slope) {
     alignas(kVectorBytes) A position[kPanelLanes<A>];

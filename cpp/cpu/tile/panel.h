@@ -1,4 +1,5 @@
-// What a panel is: up to kPanelLanes query rows side by side in SIMD lanes, with all that the scores of a row depend on.
+// What a panel is: up to kPanelLanes query rows side by side in SIMD lanes, with all that the
+// scores of a row depend on.
 #pragma once
 
 #include "cpu/tile/rows.h"
@@ -8,12 +9,14 @@ namespace ATTNEXT_ISA_NAMESPACE {
 
 template <class A>
 struct Panel {
-  Span rows;       // of the group
-  Span queries;    // of those rows
-  int vectors;     // lanes = vectors * kLanes; lanes beyond the rows repeat the last one and are never stored
-  A* q_t;          // [head_dim][lanes]
-  A* weight_t;     // [head_dim][lanes], additive score only
-  alignas(kVectorBytes) A scale[kPanelLanes<A>];  // what a raw score is multiplied by to be a score to base 2
+  Span rows;     // of the group
+  Span queries;  // of those rows
+  int vectors;  // lanes = vectors * kLanes; lanes beyond the rows repeat the last one and are never
+                // stored
+  A* q_t;       // [head_dim][lanes]
+  A* weight_t;  // [head_dim][lanes], additive score only
+  alignas(kVectorBytes)
+      A scale[kPanelLanes<A>];  // what a raw score is multiplied by to be a score to base 2
   alignas(kVectorBytes) A slope[kPanelLanes<A>];  // ALiBi, base 2
   int64_t query[kPanelLanes<A>];
   int64_t head[kPanelLanes<A>];
@@ -35,7 +38,8 @@ struct LaneRows {
 
 // `pointer(row)`: the start of that row.
 template <class A, class F>
-ATTNEXT_HD LaneRows<A> lane_rows(const Panel<A>& panel, const TensorView& t, int axis, F&& pointer) {
+ATTNEXT_HD LaneRows<A> lane_rows(const Panel<A>& panel, const TensorView& t, int axis,
+                                 F&& pointer) {
   LaneRows<A> lanes;
   lanes.dtype = dtype_of(t);
   lanes.stride = t.strides[axis];
@@ -49,7 +53,8 @@ ATTNEXT_HD LaneRows<A> lane_rows(const Panel<A>& panel, const TensorView& t, int
 
 // out[i][lane] = element begin + i of the lane's row.
 template <class A>
-static void load_transposed(const LaneRows<A>& rows, int vectors, int64_t begin, int64_t count, A* out) {
+static void load_transposed(const LaneRows<A>& rows, int vectors, int64_t begin, int64_t count,
+                            A* out) {
   const int lanes = vectors * kLanes<A>;
   if (rows.is_uniform && count > 0) {
     for (int64_t i = 0; i < count; ++i) {
@@ -64,17 +69,20 @@ static void load_transposed(const LaneRows<A>& rows, int vectors, int64_t begin,
       const int64_t columns = min_of(kLanes<A>, count - i);
       Vec<A> block[kLanes<A>];
       for (int lane = 0; lane < kLanes<A>; ++lane)
-        block[lane] = load_elements<A>(rows.row[j * kLanes<A> + lane], rows.dtype, rows.stride, begin + i, columns);
+        block[lane] = load_elements<A>(rows.row[j * kLanes<A> + lane], rows.dtype, rows.stride,
+                                       begin + i, columns);
       transpose<A>(block);
-      for (int64_t c = 0; c < columns; ++c) store<A>(out + (i + c) * lanes + j * kLanes<A>, block[c]);
+      for (int64_t c = 0; c < columns; ++c)
+        store<A>(out + (i + c) * lanes + j * kLanes<A>, block[c]);
     }
   }
 }
 
-// row(lane) <- factor[lane] * in[0 .. count)[lane], for the lanes that are rows; `pointer(row)` is where it begins.
+// row(lane) <- factor[lane] * in[0 .. count)[lane], for the lanes that are rows; `pointer(row)` is
+// where it begins.
 template <class A, class F>
-static void store_transposed(const Panel<A>& panel, const A* in, const A* factor, int64_t count, const TensorView& t,
-                             F&& pointer) {
+static void store_transposed(const Panel<A>& panel, const A* in, const A* factor, int64_t count,
+                             const TensorView& t, F&& pointer) {
   const int lanes = lanes_of(panel);
   const int64_t num_rows = panel.rows.end - panel.rows.begin;
   for (int64_t first = 0; first < num_rows; first += kLanes<A>) {
@@ -86,12 +94,14 @@ static void store_transposed(const Panel<A>& panel, const A* in, const A* factor
         block[c] = c < columns ? load<A>(in + (i + c) * lanes + first) * scale : Vec<A>{};
       transpose<A>(block);
       for (int64_t lane = 0; lane < min_of(kLanes<A>, num_rows - first); ++lane)
-        store_elements<A>(pointer(panel.rows.begin + first + lane), dtype_of(t), t.strides[3], i, columns, block[lane]);
+        store_elements<A>(pointer(panel.rows.begin + first + lane), dtype_of(t), t.strides[3], i,
+                          columns, block[lane]);
     }
   }
 }
 
-// Whether the scale can ride on q: it then costs nothing per score. Backward keeps it apart, to find dscale.
+// Whether the scale can ride on q: it then costs nothing per score. Backward keeps it apart, to
+// find dscale.
 enum class ScaleOn { kQueries, kScores };
 
 template <class A>
@@ -103,17 +113,18 @@ static void normalise_lanes(int vectors, int64_t head_dim, A* x_t) {
       const Vec<A> x = load<A>(x_t + d * lanes + j * kLanes<A>);
       square += x * x;
     }
-    const Vec<A> inverse = select<A>(square == Vec<A>{}, Vec<A>{}, A(1) / square_root<A>(square));
+    const Vec<A> norm = select<A>(square == Vec<A>{}, splat<A>(A(1)), square_root<A>(square));
     for (int64_t d = 0; d < head_dim; ++d) {
       A* p = x_t + d * lanes + j * kLanes<A>;
-      store<A>(p, load<A>(p) * inverse);
+      store<A>(p, load<A>(p) / norm);
     }
   }
 }
 
 // Per-head vectors of the additive score, transposed like q; `in` is [num_heads_q, head_dim].
 template <class A>
-static void load_head_vectors(const Panel<A>& panel, const double* in, int64_t head_dim, bool is_added, A* out) {
+static void load_head_vectors(const Panel<A>& panel, const double* in, int64_t head_dim,
+                              bool is_added, A* out) {
   const int lanes = lanes_of(panel);
   for (int lane = 0; lane < lanes; ++lane) {
     const double* row = in + panel.head[lane] * head_dim;
@@ -126,7 +137,8 @@ static void load_head_vectors(const Panel<A>& panel, const double* in, int64_t h
 
 // Fills everything of a panel but the buffers it is given.
 template <class A>
-static void load_queries(const Group& g, Span rows, ScaleOn scale_on, A* q_t, A* weight_t, Panel<A>* panel) {
+static void load_queries(const Group& g, Span rows, ScaleOn scale_on, A* q_t, A* weight_t,
+                         Panel<A>* panel) {
   const Problem& p = *g.problem;
   panel->rows = rows;
   panel->queries = queries_of(g, rows);
@@ -140,10 +152,12 @@ static void load_queries(const Group& g, Span rows, ScaleOn scale_on, A* q_t, A*
     panel->query[lane] = query_of(g, row);
     panel->scale[lane] = static_cast<A>(p.scale[head] * kLog2E);
     panel->slope[lane] =
-        p.alibi_slopes ? static_cast<A>(p.alibi_slopes[g.sequence * p.num_heads_q + head] * kLog2E) : A(0);
+        p.alibi_slopes ? static_cast<A>(p.alibi_slopes[g.sequence * p.num_heads_q + head] * kLog2E)
+                       : A(0);
   }
-  load_transposed<A>(lane_rows(*panel, p.q, 3, [&](int64_t row) { return row_pointer(g, p.q, row); }),
-                     panel->vectors, 0, p.head_dim, q_t);
+  load_transposed<A>(
+      lane_rows(*panel, p.q, 3, [&](int64_t row) { return row_pointer(g, p.q, row); }),
+      panel->vectors, 0, p.head_dim, q_t);
   if (p.score == Score::kCosine) normalise_lanes<A>(panel->vectors, p.head_dim, q_t);
   if (p.score_bias) load_head_vectors<A>(*panel, p.score_bias, p.head_dim, true, q_t);
   if (p.weight) load_head_vectors<A>(*panel, p.weight, p.head_dim, false, weight_t);

@@ -1,5 +1,6 @@
-// Which rows a work item handles: the queries of one (sequence, key head), all heads of the group interleaved, so that
-// grouped-query attention reads each key once and decoding fills lanes. Row r is query r / group_size, head r % group_size.
+// Which rows a work item handles: the queries of one (sequence, key head), all heads of the group
+// interleaved, so that grouped-query attention reads each key once and decoding fills lanes. Row r
+// is query r / group_size, head r % group_size.
 #pragma once
 
 #include "cpu/tile/element.h"
@@ -27,22 +28,27 @@ ATTNEXT_HD int64_t query_of(const Group& g, int64_t row) {
   return g.queries ? g.queries[index] : index;
 }
 ATTNEXT_HD int64_t head_of(const Group& g, int64_t row) {
-  return g.problem->group_size == 1 ? g.head_kv : g.head_kv * g.problem->group_size + row % g.problem->group_size;
+  return g.problem->group_size == 1
+             ? g.head_kv
+             : g.head_kv * g.problem->group_size + row % g.problem->group_size;
 }
 // The queries of rows [begin, end).
 ATTNEXT_HD Span queries_of(const Group& g, Span rows) {
   return {query_of(g, rows.begin), query_of(g, rows.end - 1) + 1};
 }
 
-// Of q, out, dout, dq (element [query, head, 0]), lse and dlse (element [query, head]) of this sequence.
+// Of q, out, dout, dq (element [query, head, 0]), lse and dlse (element [query, head]) of this
+// sequence.
 ATTNEXT_HD char* row_pointer(const Group& g, const TensorView& t, int64_t row) {
   const int64_t batch = g.problem->is_packed ? 0 : g.sequence;
   const int64_t position = g.problem->sequences[g.sequence].q_begin + query_of(g, row);
-  const int64_t index = batch * t.strides[0] + head_of(g, row) * t.strides[1] + position * t.strides[2];
+  const int64_t index =
+      batch * t.strides[0] + head_of(g, row) * t.strides[1] + position * t.strides[2];
   return static_cast<char*>(t.data) + index * size_of(dtype_of(t));
 }
 
-// Of k, v, dk, dv: element [key, head, 0] of this sequence, through the block table where there is one.
+// Of k, v, dk, dv: element [key, head, 0] of this sequence, through the block table where there is
+// one.
 ATTNEXT_HD char* key_pointer(const Group& g, const TensorView& t, int64_t key) {
   const Problem& p = *g.problem;
   int64_t batch = p.is_packed ? 0 : g.sequence;
@@ -65,7 +71,8 @@ ATTNEXT_HD char* dense_pointer(const Group& g, const TensorView& t, int64_t row)
   return static_cast<char*>(t.data) + index * size_of(dtype_of(t));
 }
 
-// Asked only where a row's scores are all -infinity: whether the masks did that, which logits cannot tell.
+// Asked only where a row's scores are all -infinity: whether the masks did that, which logits
+// cannot tell.
 static bool has_visible_key(const Group& g, int64_t row) {
   const Problem& p = *g.problem;
   const Span keys = visible_keys(g.mask, query_of(g, row));
@@ -74,8 +81,9 @@ static bool has_visible_key(const Group& g, int64_t row) {
         is_present(p.mask) && *(dense_pointer(g, p.mask, row) + key * p.mask.strides[3]) == 0;
     const bool is_biased_away =
         is_present(p.bias) &&
-        read_element<double>(dense_pointer(g, p.bias, row) + key * p.bias.strides[3] * size_of(dtype_of(p.bias)),
-                             dtype_of(p.bias)) == -__builtin_inf();
+        read_element<double>(
+            dense_pointer(g, p.bias, row) + key * p.bias.strides[3] * size_of(dtype_of(p.bias)),
+            dtype_of(p.bias)) == -__builtin_inf();
     if (!is_masked && !is_biased_away) return true;
   }
   return false;

@@ -1,4 +1,5 @@
-// From raw products to the scores a softmax sees: scale, softcap, bias, ALiBi, mask, in that order, to base 2.
+// From raw products to the scores a softmax sees: scale, softcap, bias, ALiBi, mask, in that order,
+// to base 2.
 #pragma once
 
 #include "attention/random.h"
@@ -17,7 +18,7 @@ struct KeyTile {
 // What backward wants kept on the way; null: not.
 template <class A>
 struct ScoreTrace {
-  A* raw;            // the finished sum over d, before scale
+  A* raw;  // the finished sum over d, before scale
   A* softcap_slope;
 };
 
@@ -31,17 +32,20 @@ ATTNEXT_HD void for_scores(const Panel<A>& panel, const KeyTile& tile, F&& f) {
 }
 
 template <class A>
-static void finish_raw_scores(const Problem& p, const Panel<A>& panel, const KeyTile& tile, A* s, A* raw) {
+static void finish_raw_scores(const Problem& p, const Panel<A>& panel, const KeyTile& tile, A* s,
+                              A* raw) {
   if (p.score == Score::kNegL2) {
     for_scores(panel, tile, [&](int64_t i, int64_t, int) {
       store<A>(s + i, finish_neg_l2<VectorMath<A>>(load<A>(s + i)));
     });
   }
-  if (raw) for_scores(panel, tile, [&](int64_t i, int64_t, int) { store<A>(raw + i, load<A>(s + i)); });
+  if (raw)
+    for_scores(panel, tile, [&](int64_t i, int64_t, int) { store<A>(raw + i, load<A>(s + i)); });
 }
 
 template <class A>
-static void apply_softcap(const Problem& p, const Panel<A>& panel, const KeyTile& tile, A* s, A* slope) {
+static void apply_softcap(const Problem& p, const Panel<A>& panel, const KeyTile& tile, A* s,
+                          A* slope) {
   const A cap = static_cast<A>(p.softcap * kLog2E);
   for_scores(panel, tile, [&](int64_t i, int64_t, int) {
     const Vec<A> score = load<A>(s + i);
@@ -54,8 +58,9 @@ static void apply_softcap(const Problem& p, const Panel<A>& panel, const KeyTile
 template <class A>
 static void add_bias(const Group& g, const Panel<A>& panel, const KeyTile& tile, A* s, A* scratch) {
   const TensorView& bias = g.problem->bias;
-  load_transposed<A>(lane_rows(panel, bias, 3, [&](int64_t row) { return dense_pointer(g, bias, row); }),
-                     panel.vectors, tile.keys.begin, tile.keys.end - tile.keys.begin, scratch);
+  load_transposed<A>(
+      lane_rows(panel, bias, 3, [&](int64_t row) { return dense_pointer(g, bias, row); }),
+      panel.vectors, tile.keys.begin, tile.keys.end - tile.keys.begin, scratch);
   const Vec<A> masked = splat<A>(A(-__builtin_inf()));
   for_scores(panel, tile, [&](int64_t i, int64_t, int) {
     const Vec<A> b = load<A>(scratch + i);
@@ -65,7 +70,8 @@ static void add_bias(const Group& g, const Panel<A>& panel, const KeyTile& tile,
 
 // Lane positions relative to the tile's first key: exact in float however long the sequence is.
 template <class A>
-ATTNEXT_HD void relative_positions(const Group& g, const Panel<A>& panel, const KeyTile& tile, A* out) {
+ATTNEXT_HD void relative_positions(const Group& g, const Panel<A>& panel, const KeyTile& tile,
+                                   A* out) {
   for (int lane = 0; lane < lanes_of(panel); ++lane)
     out[lane] = static_cast<A>(panel.query[lane] + g.mask.diagonal - tile.keys.begin);
 }
@@ -98,10 +104,12 @@ static void mask_by_rule(const Group& g, const Panel<A>& panel, const KeyTile& t
 }
 
 template <class A>
-static void mask_by_tensor(const Group& g, const Panel<A>& panel, const KeyTile& tile, A* s, A* scratch) {
+static void mask_by_tensor(const Group& g, const Panel<A>& panel, const KeyTile& tile, A* s,
+                           A* scratch) {
   const TensorView& mask = g.problem->mask;
-  load_transposed<A>(lane_rows(panel, mask, 3, [&](int64_t row) { return dense_pointer(g, mask, row); }),
-                     panel.vectors, tile.keys.begin, tile.keys.end - tile.keys.begin, scratch);
+  load_transposed<A>(
+      lane_rows(panel, mask, 3, [&](int64_t row) { return dense_pointer(g, mask, row); }),
+      panel.vectors, tile.keys.begin, tile.keys.end - tile.keys.begin, scratch);
   const Vec<A> masked = splat<A>(A(-__builtin_inf()));
   for_scores(panel, tile, [&](int64_t i, int64_t, int) {
     store<A>(s + i, select<A>(load<A>(scratch + i) == Vec<A>{}, masked, load<A>(s + i)));
@@ -115,8 +123,8 @@ ATTNEXT_HD bool is_masked(const Problem& p, const KeyTile& tile) {
 
 // s: raw products in, scores to base 2 out. `scratch`: one more tile.
 template <class A>
-static void modify_scores(const Group& g, const Panel<A>& panel, const KeyTile& tile, ScaleOn scale_on,
-                          ScoreTrace<A> trace, A* s, A* scratch) {
+static void modify_scores(const Group& g, const Panel<A>& panel, const KeyTile& tile,
+                          ScaleOn scale_on, ScoreTrace<A> trace, A* s, A* scratch) {
   const Problem& p = *g.problem;
   if (p.score == Score::kNegL2 || trace.raw) finish_raw_scores<A>(p, panel, tile, s, trace.raw);
   if (scale_on == ScaleOn::kScores) {
@@ -142,10 +150,10 @@ ATTNEXT_HD KeyTile key_tile(const Group& g, const Panel<A>& panel, Span keys) {
 
 // s = the scores of a panel against the tile's keys `k`, to base 2. `scratch`: one more tile.
 template <class A, class Term>
-static void compute_scores(const Group& g, const Panel<A>& panel, const KeyTile& tile, RowBlock<A> k, ScaleOn scale_on,
-                           ScoreTrace<A> trace, A* s, A* scratch) {
-  multiply_keys<A, Term>(panel.vectors, k, tile.keys.end - tile.keys.begin, panel.q_t, panel.weight_t,
-                         g.problem->head_dim, s);
+static void compute_scores(const Group& g, const Panel<A>& panel, const KeyTile& tile,
+                           RowBlock<A> k, ScaleOn scale_on, ScoreTrace<A> trace, A* s, A* scratch) {
+  multiply_keys<A, Term>(panel.vectors, k, tile.keys.end - tile.keys.begin, panel.q_t,
+                         panel.weight_t, g.problem->head_dim, s);
   modify_scores<A>(g, panel, tile, scale_on, trace, s, scratch);
 }
 
@@ -161,8 +169,9 @@ static void load_dropout(const Group& g, const Panel<A>& panel, const KeyTile& t
   for (int64_t key = 0; key < num_keys; key += 4) {
     const int64_t block = (tile.keys.begin + key) / 4;
     for (int lane = 0; lane < lanes; ++lane)
-      dropout_words(dropout.seed, dropout.stream, g.sequence * g.problem->num_heads_q + panel.head[lane],
-                    panel.query[lane], block, words[lane]);
+      dropout_words(dropout.seed, dropout.stream,
+                    g.sequence * g.problem->num_heads_q + panel.head[lane], panel.query[lane],
+                    block, words[lane]);
     for (int64_t i = 0; i < min_of(4, num_keys - key); ++i)
       for (int lane = 0; lane < lanes; ++lane)
         factors[(key + i) * lanes + lane] = words[lane][i] >= threshold ? kept : A(0);

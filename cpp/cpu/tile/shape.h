@@ -6,8 +6,8 @@
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
 
-// A matrix tile holds kTileRows x kPanelVectors accumulators in registers: 8 x 3 of 32, 4 x 3 of 16, leaving room for
-// the vector operands and one broadcast.
+// A matrix tile holds kTileRows x kPanelVectors accumulators in registers: 8 x 3 of 32, 4 x 3 of
+// 16, leaving room for the vector operands and one broadcast.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kTileRows = 8;
 #else
@@ -22,14 +22,16 @@ constexpr int kMaxPanels = 4;
 template <class A>
 constexpr int kTileQ = kMaxPanels * kPanelLanes<A>;
 
-// Keys a score tile covers: scores of a panel (64 x 48 floats, 12 KiB) stay in L1 beside the key tile.
+// Keys a score tile covers: scores of a panel (64 x 48 floats, 12 KiB) stay in L1 beside the key
+// tile.
 constexpr int kTileK = 64;
 
-// Keys a split takes when there are too few query rows to share out (decoding). Fixed positions: the bits of a result
-// must not depend on how many cores there are.
+// Keys a split takes when there are too few query rows to share out (decoding). Fixed positions:
+// the bits of a result must not depend on how many cores there are.
 constexpr int kSplitKeys = 1024;
 
-// Keys whose gradients one backward item owns: their accumulators stay in L2, and the queries are packed once per chunk.
+// Keys whose gradients one backward item owns: their accumulators stay in L2, and the queries are
+// packed once per chunk.
 constexpr int kChunkKeys = 512;
 
 // d kTileRows wide tiles for the bulk of `count`, then halves of it for the rest.

@@ -1,4 +1,5 @@
-// How a finished query block leaves: weights normalised, transposed back to rows, converted, and their lse.
+// How a finished query block leaves: weights normalised, transposed back to rows, converted, and
+// their lse.
 #pragma once
 
 #include "cpu/tile/softmax.h"
@@ -8,16 +9,17 @@ namespace ATTNEXT_ISA_NAMESPACE {
 
 // Turns a panel's state into what its accumulated o is multiplied by, and its lse.
 template <class A>
-static void finish_rows(const Group& g, const Panel<A>& panel, const RowState<A>& state, int64_t head_dim_v, A* o_t,
-                        A* factor, A* lse) {
+static void finish_rows(const Group& g, const Panel<A>& panel, const RowState<A>& state,
+                        int64_t head_dim_v, A* o_t, A* factor, A* lse) {
   const int lanes = lanes_of(panel);
   const double* sinks = g.problem->sinks;
   alignas(kVectorBytes) A sink[kPanelLanes<A>];
   for (int lane = 0; lane < lanes; ++lane)
     sink[lane] = static_cast<A>(sinks ? sinks[panel.head[lane]] * kLog2E : -__builtin_inf());
   for (int lane = 0; lane < lanes; lane += kLanes<A>) {
-    const auto result = finish_row<VectorMath<A>>(
-        load<A>(state.row_max + lane), load<A>(state.row_sum + lane), load<A>(sink + lane), A(kLn2));
+    const auto result =
+        finish_row<VectorMath<A>>(load<A>(state.row_max + lane), load<A>(state.row_sum + lane),
+                                  load<A>(sink + lane), A(kLn2));
     store<A>(factor + lane, result.factor);
     store<A>(lse + lane, result.lse);
   }
@@ -32,15 +34,16 @@ static void finish_rows(const Group& g, const Panel<A>& panel, const RowState<A>
 }
 
 template <class A>
-static void store_panel(const Group& g, const Panel<A>& panel, const RowState<A>& state, const ForwardParams& params,
-                        A* o_t) {
+static void store_panel(const Group& g, const Panel<A>& panel, const RowState<A>& state,
+                        const ForwardParams& params, A* o_t) {
   alignas(kVectorBytes) A factor[kPanelLanes<A>], lse[kPanelLanes<A>];
   finish_rows<A>(g, panel, state, params.problem.head_dim_v, o_t, factor, lse);
   store_transposed<A>(panel, o_t, factor, params.problem.head_dim_v, params.out,
                       [&](int64_t row) { return row_pointer(g, params.out, row); });
   if (!is_present(params.lse)) return;
   for (int64_t row = panel.rows.begin; row < panel.rows.end; ++row)
-    write_element<A>(row_pointer(g, params.lse, row), dtype_of(params.lse), lse[row - panel.rows.begin]);
+    write_element<A>(row_pointer(g, params.lse, row), dtype_of(params.lse),
+                     lse[row - panel.rows.begin]);
 }
 
 // One value for all `count` elements of a row.

@@ -1,14 +1,15 @@
-/* What an embedder includes: attnext's C interface. Pointers, shapes, strides in; status codes out. No exceptions
- * cross it, nothing prints, nothing aborts.
+/* What an embedder includes: attnext's C interface. Pointers, shapes, strides in; status codes out.
+ * No exceptions cross it, nothing prints, nothing aborts.
  *
- * Every tensor is described in one axis order, whatever its memory order is (strides decide, nothing is copied):
- *   q, out, dout, dq   [batch, num_heads_q,  seqlen_q, head_dim or head_dim_v]
- *   k, v, dk, dv       [batch, num_heads_kv, seqlen_k, head_dim or head_dim_v]
- *   lse, dlse          [batch, num_heads_q,  seqlen_q]        natural logarithm, float32 (float64 for float64)
- *   mask, bias, dbias  broadcastable to [batch, num_heads_q, seqlen_q, seqlen_k], axes aligned at the right
- * With cu_seqlens_q and cu_seqlens_k the sequences lie one after another and `batch` of the tensors is 1:
- *   q [1, num_heads_q, total_q, head_dim], lse [1, num_heads_q, total_q], mask [num_sequences, heads, longest, longest].
- * With block_table, k and v are pages: [num_pages, num_heads_kv, page_size, head_dim].
+ * Every tensor is described in one axis order, whatever its memory order is (strides decide,
+ * nothing is copied): q, out, dout, dq   [batch, num_heads_q,  seqlen_q, head_dim or head_dim_v] k,
+ * v, dk, dv       [batch, num_heads_kv, seqlen_k, head_dim or head_dim_v] lse, dlse [batch,
+ * num_heads_q,  seqlen_q]        natural logarithm, float32 (float64 for float64) mask, bias, dbias
+ * broadcastable to [batch, num_heads_q, seqlen_q, seqlen_k], axes aligned at the right With
+ * cu_seqlens_q and cu_seqlens_k the sequences lie one after another and `batch` of the tensors is
+ * 1: q [1, num_heads_q, total_q, head_dim], lse [1, num_heads_q, total_q], mask [num_sequences,
+ * heads, longest, longest]. With block_table, k and v are pages: [num_pages, num_heads_kv,
+ * page_size, head_dim].
  */
 #ifndef ATTNEXT_ATTNEXT_H_
 #define ATTNEXT_ATTNEXT_H_
@@ -65,44 +66,46 @@ typedef enum attnext_causal {
 } attnext_causal;
 
 typedef struct attnext_tensor {
-  void* data;          /* element [0, 0, ..]; NULL only where a tensor is absent or has no elements */
-  int64_t shape[4];    /* the first ndim entries count */
-  int64_t strides[4];  /* in elements; negative and 0 are fine for inputs */
-  int32_t ndim;        /* 0 to 4 */
-  int32_t dtype;       /* attnext_dtype */
+  void* data;       /* element [0, 0, ..]; NULL only where a tensor is absent or has no elements */
+  int64_t shape[4]; /* the first ndim entries count */
+  int64_t strides[4]; /* in elements; negative and 0 are fine for inputs */
+  int32_t ndim;       /* 0 to 4 */
+  int32_t dtype;      /* attnext_dtype */
 } attnext_tensor;
 
-/* Options of a call. Set up with attnext_options_init, then change what you need. `struct_size` versions the struct:
- * fields are only ever appended, and a library newer than its caller reads no field beyond the caller's size. */
+/* Options of a call. Set up with attnext_options_init, then change what you need. `struct_size`
+ * versions the struct: fields are only ever appended, and a library newer than its caller reads no
+ * field beyond the caller's size. */
 typedef struct attnext_options {
   size_t struct_size;
-  int32_t score;             /* attnext_score */
-  int32_t causal;            /* attnext_causal */
-  double scale;              /* NaN: 1/sqrt(head_dim) for dot, 1 for the others, an error for cosine */
-  double softcap;            /* c tanh(s/c); 0 is off */
-  int64_t window_left;       /* keys visible to the left of the diagonal, inclusive; -1 open */
-  int64_t window_right;      /* likewise to the right */
-  double dropout;            /* probability in [0, 1] */
-  uint64_t seed;             /* Philox key */
-  uint32_t dropout_stream;   /* the last word of the Philox counter; independent masks for one seed */
-  int32_t deterministic;     /* reserved: every pass is deterministic, whatever it says */
+  int32_t score;        /* attnext_score */
+  int32_t causal;       /* attnext_causal */
+  double scale;         /* NaN: 1/sqrt(head_dim) for dot, 1 for the others, an error for cosine */
+  double softcap;       /* c tanh(s/c); 0 is off */
+  int64_t window_left;  /* keys visible to the left of the diagonal, inclusive; -1 open */
+  int64_t window_right; /* likewise to the right */
+  double dropout;       /* probability in [0, 1] */
+  uint64_t seed;        /* Philox key */
+  uint32_t dropout_stream; /* the last word of the Philox counter; independent masks for one seed */
+  int32_t deterministic;   /* reserved: every pass is deterministic, whatever it says */
   attnext_tensor scale_per_head; /* (num_heads_q), any float dtype; wins over `scale` */
-  attnext_tensor q_offset;       /* () or (batch), int32 or int64: key position of the first query */
-  attnext_tensor mask;           /* bool, true: may attend */
-  attnext_tensor bias;           /* any float dtype, added to the score */
-  attnext_tensor alibi_slopes;   /* (num_heads_q) or (batch, num_heads_q), any float dtype */
-  attnext_tensor sinks;          /* (num_heads_q), any float dtype */
-  attnext_tensor weight;         /* additive: (head_dim) or (num_heads_q, head_dim), any float dtype */
-  attnext_tensor score_bias;     /* additive: likewise, optional */
-  attnext_tensor q_lengths;      /* (batch), int32 or int64: rows of q that exist */
-  attnext_tensor kv_lengths;     /* (batch), int32 or int64: keys that exist */
-  attnext_tensor cu_seqlens_q;   /* (num_sequences + 1), int32 or int64 */
-  attnext_tensor cu_seqlens_k;   /* likewise */
-  attnext_tensor block_table;    /* (batch, max_pages), int32 or int64; needs kv_lengths */
+  attnext_tensor q_offset;     /* () or (batch), int32 or int64: key position of the first query */
+  attnext_tensor mask;         /* bool, true: may attend */
+  attnext_tensor bias;         /* any float dtype, added to the score */
+  attnext_tensor alibi_slopes; /* (num_heads_q) or (batch, num_heads_q), any float dtype */
+  attnext_tensor sinks;        /* (num_heads_q), any float dtype */
+  attnext_tensor weight;     /* additive: (head_dim) or (num_heads_q, head_dim), any float dtype */
+  attnext_tensor score_bias; /* additive: likewise, optional */
+  attnext_tensor q_lengths;  /* (batch), int32 or int64: rows of q that exist */
+  attnext_tensor kv_lengths; /* (batch), int32 or int64: keys that exist */
+  attnext_tensor cu_seqlens_q; /* (num_sequences + 1), int32 or int64 */
+  attnext_tensor cu_seqlens_k; /* likewise */
+  attnext_tensor block_table;  /* (batch, max_pages), int32 or int64; needs kv_lengths */
 } attnext_options;
 
-/* Gradients wanted of attnext_backward. dq, dk, dv are required; the others are computed where present, each in the
- * shape of the option it belongs to, in any float dtype. Overlapping elements (stride 0) are an error. */
+/* Gradients wanted of attnext_backward. dq, dk, dv are required; the others are computed where
+ * present, each in the shape of the option it belongs to, in any float dtype. Overlapping elements
+ * (stride 0) are an error. */
 typedef struct attnext_gradients {
   size_t struct_size;
   attnext_tensor dq, dk, dv;
@@ -124,7 +127,8 @@ static inline void attnext_gradients_init(attnext_gradients* gradients) {
 
 ATTNEXT_API const char* attnext_version(void);
 
-/* The message of this thread's last failed call: "attention: k must have q's head_dim 64, found 32". */
+/* The message of this thread's last failed call: "attention: k must have q's head_dim 64, found
+ * 32". */
 ATTNEXT_API const char* attnext_last_error(void);
 
 /* out = softmax(scores) v; lse may be NULL or absent. */
@@ -132,42 +136,51 @@ ATTNEXT_API attnext_status attnext_forward(const attnext_tensor* q, const attnex
                                            const attnext_tensor* v, const attnext_options* options,
                                            const attnext_tensor* out, const attnext_tensor* lse);
 
-/* Gradients of attnext_forward from its inputs, its out and its lse; dlse (the gradient of lse) may be NULL. */
+/* Gradients of attnext_forward from its inputs, its out and its lse; dlse (the gradient of lse) may
+ * be NULL. */
 ATTNEXT_API attnext_status attnext_backward(const attnext_tensor* dout, const attnext_tensor* q,
                                             const attnext_tensor* k, const attnext_tensor* v,
                                             const attnext_tensor* out, const attnext_tensor* lse,
-                                            const attnext_tensor* dlse, const attnext_options* options,
+                                            const attnext_tensor* dlse,
+                                            const attnext_options* options,
                                             const attnext_gradients* gradients);
 
-/* p [batch, num_heads_q, num_rows, seqlen_k], any float dtype, of the query rows named in `rows` (int64,
- * non-decreasing; NULL or absent: all). Dropout is not applied. Not for packed sequences. */
+/* p [batch, num_heads_q, num_rows, seqlen_k], any float dtype, of the query rows named in `rows`
+ * (int64, non-decreasing; NULL or absent: all). Dropout is not applied. Not for packed sequences.
+ */
 ATTNEXT_API attnext_status attnext_weights(const attnext_tensor* q, const attnext_tensor* k,
-                                           const attnext_options* options, const attnext_tensor* rows,
-                                           const attnext_tensor* p);
+                                           const attnext_options* options,
+                                           const attnext_tensor* rows, const attnext_tensor* p);
 
-/* Per query row lse, row_max (of the final score), entropy (nats) [batch, num_heads_q, seqlen_q]; per key
- * key_mass = sum over queries of p [batch, num_heads_q, seqlen_k]. float32 (float64 for float64). Any may be NULL.
- * O(seqlen) memory. Packed: [1, num_heads_q, total_q] and [1, num_heads_q, total_k]. */
+/* Per query row lse, row_max (of the final score), entropy (nats) [batch, num_heads_q, seqlen_q];
+ * per key key_mass = sum over queries of p [batch, num_heads_q, seqlen_k]. float32 (float64 for
+ * float64). Any may be NULL. O(seqlen) memory. Packed: [1, num_heads_q, total_q] and [1,
+ * num_heads_q, total_k]. */
 ATTNEXT_API attnext_status attnext_stats(const attnext_tensor* q, const attnext_tensor* k,
                                          const attnext_options* options, const attnext_tensor* lse,
-                                         const attnext_tensor* row_max, const attnext_tensor* entropy,
+                                         const attnext_tensor* row_max,
+                                         const attnext_tensor* entropy,
                                          const attnext_tensor* key_mass);
 
-/* Joins partial results over disjoint key sets: outs[i] [.., head_dim_v], lses[i] [..], 4 and 3 axes. */
-ATTNEXT_API attnext_status attnext_merge(const attnext_tensor* outs, const attnext_tensor* lses, int64_t count,
-                                         const attnext_tensor* out, const attnext_tensor* lse);
+/* Joins partial results over disjoint key sets: outs[i] [.., head_dim_v], lses[i] [..], 4 and 3
+ * axes. */
+ATTNEXT_API attnext_status attnext_merge(const attnext_tensor* outs, const attnext_tensor* lses,
+                                         int64_t count, const attnext_tensor* out,
+                                         const attnext_tensor* lse);
 
 /* keep [batch, num_heads_q, seqlen_q, seqlen_k], bool, contiguous: the mask the kernels use. */
-ATTNEXT_API attnext_status attnext_dropout_mask(const int64_t shape[4], double dropout, uint64_t seed,
-                                                uint32_t dropout_stream, uint8_t* keep);
+ATTNEXT_API attnext_status attnext_dropout_mask(const int64_t shape[4], double dropout,
+                                                uint64_t seed, uint32_t dropout_stream,
+                                                uint8_t* keep);
 
-/* A JSON object saying which kernel attnext_forward would run and why. Writes at most `capacity` bytes, NUL included,
- * and the size needed into `*size`. */
+/* A JSON object saying which kernel attnext_forward would run and why. Writes at most `capacity`
+ * bytes, NUL included, and the size needed into `*size`. */
 ATTNEXT_API attnext_status attnext_explain(const attnext_tensor* q, const attnext_tensor* k,
-                                           const attnext_tensor* v, const attnext_options* options, char* text,
-                                           size_t capacity, size_t* size);
+                                           const attnext_tensor* v, const attnext_options* options,
+                                           char* text, size_t capacity, size_t* size);
 
-/* The instruction set in use, and the table of those in this build, best first; NULL past its end. */
+/* The instruction set in use, and the table of those in this build, best first; NULL past its end.
+ */
 ATTNEXT_API const char* attnext_isa(void);
 ATTNEXT_API const char* attnext_isa_name(int index);
 ATTNEXT_API int attnext_isa_supported(int index); /* by this machine */
@@ -175,10 +188,12 @@ ATTNEXT_API int attnext_isa_supported(int index); /* by this machine */
 ATTNEXT_API void attnext_set_num_threads(int count); /* < 1: the default again */
 ATTNEXT_API int attnext_get_num_threads(void);
 
-/* Runs attnext's work on an executor of yours: call body(argument, worker) for every worker in [0, num_workers), in any
- * order, one after another or at once, and return when all have returned. NULL: attnext's own threads again. */
+/* Runs attnext's work on an executor of yours: call body(argument, worker) for every worker in [0,
+ * num_workers), in any order, one after another or at once, and return when all have returned.
+ * NULL: attnext's own threads again. */
 typedef void (*attnext_body)(void* argument, int worker);
-typedef void (*attnext_parallel_for)(void* context, int num_workers, attnext_body body, void* argument);
+typedef void (*attnext_parallel_for)(void* context, int num_workers, attnext_body body,
+                                     void* argument);
 ATTNEXT_API void attnext_set_parallel_for(attnext_parallel_for run, void* context);
 
 #ifdef __cplusplus
