@@ -4,6 +4,7 @@
 #pragma once
 
 #include "cpu/schedule.h"
+#include "cpu/tile/few_rows.h"
 #include "cpu/tile/load.h"
 #include "cpu/tile/scores.h"
 #include "cpu/tile/store.h"
@@ -26,6 +27,8 @@ struct ForwardScratch {
   A *q_t[kMaxPanels], *weight_t[kMaxPanels];
   A *k, *v;        // a key tile, where it cannot be read in place
   A *s, *scratch;  // [kTileK][lanes]
+  A* q_rows;       // the rows of a panel of few, padded
+  int few_rows;    // 0: the panel is not one; else as many rows as the products are made for
 };
 
 template <class A>
@@ -43,6 +46,8 @@ static ForwardScratch<A> carve_forward(const Problem& p, Arena* arena) {
   w.v = take<A>(arena, kTileK * round_up(p.head_dim_v, kLanes<A>));
   w.s = take<A>(arena, kTileK * lanes);
   w.scratch = take<A>(arena, kTileK * lanes);
+  w.q_rows = take<A>(arena, kFewRows<A> * round_up(p.head_dim, kLanes<A>));
+  w.few_rows = 0;
   return w;
 }
 
@@ -60,6 +65,12 @@ static void load_block(const Group& g, Span rows, ForwardScratch<A>& w) {
     reset(&block.states[i]);
     std::memset(block.o_t[i], 0, sizeof(A) * g.problem->head_dim_v * lanes_of(block.panels[i]));
   }
+  const int64_t num_rows = rows.end - rows.begin;
+  w.few_rows = 0;
+  if (!Term::kIsBilinear || num_rows > kFewRows<A>) return;
+  w.few_rows = num_rows == 3 ? 4 : static_cast<int>(num_rows);
+  std::memset(w.q_rows, 0, sizeof(A) * kFewRows<A> * round_up(g.problem->head_dim, kLanes<A>));
+  gather_rows<A>(block.panels[0], g.problem->head_dim, w.q_rows);
 }
 
 template <class A>
@@ -71,33 +82,69 @@ static void drop_weights(const Group& g, const Panel<A>& panel, const KeyTile& t
   });
 }
 
+// s = q kT, modified; p = 2^(s - max); o += p v.
+template <class A, class Term>
+static void attend_tile(const Group& g, const KeyTile& tile, RowBlock<A> k, RowBlock<A> v, int i,
+                        ForwardScratch<A>& w) {
+  const Problem& p = *g.problem;
+  const Panel<A>& panel = w.block->panels[i];
+  const int64_t num_keys = tile.keys.end - tile.keys.begin;
+  compute_scores<A, Term>(g, panel, tile, k, kForwardScale<Term>, ScoreTrace<A>{}, w.s, w.scratch);
+  soften<A>(panel.vectors, num_keys, p.head_dim_v, w.s, w.block->o_t[i], &w.block->states[i]);
+  if (p.dropout.probability > 0) drop_weights<A>(g, panel, tile, w.s, w.scratch);
+  accumulate<A, DotTerm>(panel.vectors, v, num_keys, p.head_dim_v, w.s, lanes_of(panel), nullptr,
+                         w.block->o_t[i]);
+}
+
+// The same for a panel of few rows.
+template <class A>
+static void attend_tile_few(const Group& g, const KeyTile& tile, RowBlock<A> k, RowBlock<A> v,
+                            int64_t keys_left, ForwardScratch<A>& w) {
+  const Problem& p = *g.problem;
+  const Panel<A>& panel = w.block->panels[0];
+  const int lanes = lanes_of(panel);
+  const int64_t num_keys = tile.keys.end - tile.keys.begin, width = round_up(p.head_dim, kLanes<A>);
+  const bool has_next = k.data != w.k && keys_left >= 2 * num_keys;
+  const RowBlock<A> next_k =
+      has_next ? RowBlock<A>{k.data + num_keys * k.stride, k.stride} : RowBlock<A>{k.data, 0};
+  with_few_rows<A>(w.few_rows, [&](auto rows) {
+    multiply_few<A, rows.value>(k, num_keys, w.q_rows, width, lanes, v, p.head_dim_v, w.s);
+  });
+  modify_scores<A>(g, panel, tile, ScaleOn::kQueries, ScoreTrace<A>{}, w.s, w.scratch);
+  soften<A>(panel.vectors, num_keys, p.head_dim_v, w.s, w.block->o_t[0], &w.block->states[0]);
+  if (p.dropout.probability > 0) drop_weights<A>(g, panel, tile, w.s, w.scratch);
+  with_few_rows<A>(w.few_rows, [&](auto rows) {
+    accumulate_few<A, rows.value>(v, num_keys, p.head_dim_v, w.s, lanes, next_k, p.head_dim,
+                                  w.block->o_t[0]);
+  });
+}
+
 // The block's rows attend `keys`.
 template <class A, class Term>
 static void attend(const Group& g, Span keys, ForwardScratch<A>& w) {
-  const Problem& p = *g.problem;
   QueryBlock<A>& block = *w.block;
   const Span all = {block.panels[0].queries.begin, block.panels[block.num_panels - 1].queries.end};
   const Span reachable = reachable_keys(g.mask, all);
   const Span range = {max_of(keys.begin, reachable.begin / kTileK * kTileK),
                       min_of(keys.end, reachable.end)};
+  const Problem& p = *g.problem;
+  const Padding padding_k = w.few_rows && p.head_dim % kLanes<A> ? Padding::kZeros : Padding::kNone;
+  const Padding padding_v =
+      w.few_rows && p.head_dim_v % kLanes<A> ? Padding::kZeros : Padding::kNone;
   for (int64_t begin = range.begin; begin < range.end; begin += kTileK) {
     const Span tile_keys = {begin, min_of(begin + kTileK, range.end)};
-    const RowBlock<A> k = load_keys<A>(g, tile_keys, Padding::kNone, w.k);
-    const RowBlock<A> v = load_values<A>(g, tile_keys, Padding::kNone, w.v);
+    const RowBlock<A> k = load_keys<A>(g, tile_keys, padding_k, w.k);
+    const RowBlock<A> v = load_values<A>(g, tile_keys, padding_v, w.v);
     for (int i = 0; i < block.num_panels; ++i) {
-      const Panel<A>& panel = block.panels[i];
-      const KeyTile tile = key_tile(g, panel, tile_keys);
+      const KeyTile tile = key_tile(g, block.panels[i], tile_keys);
       if (tile.kind == TileKind::kSkip) continue;
-      const int64_t skipped = tile.keys.begin - begin, num_keys = tile.keys.end - tile.keys.begin;
-      compute_scores<A, Term>(g, panel, tile, {k.data + skipped * k.stride, k.stride},
-                              kForwardScale<Term>, ScoreTrace<A>{}, w.s,
-                              w.scratch);  // s = q kT, modified
-      soften<A>(panel.vectors, num_keys, p.head_dim_v, w.s, block.o_t[i],
-                &block.states[i]);  // p = 2^(s - max)
-      if (p.dropout.probability > 0) drop_weights<A>(g, panel, tile, w.s, w.scratch);
-      accumulate<A, DotTerm>(panel.vectors, {v.data + skipped * v.stride, v.stride}, num_keys,
-                             p.head_dim_v, w.s, lanes_of(panel), nullptr,
-                             block.o_t[i]);  // o += p v
+      const int64_t skipped = tile.keys.begin - begin;
+      const RowBlock<A> tile_k = {k.data + skipped * k.stride, k.stride};
+      const RowBlock<A> tile_v = {v.data + skipped * v.stride, v.stride};
+      if (w.few_rows)
+        attend_tile_few<A>(g, tile, tile_k, tile_v, range.end - tile.keys.begin, w);
+      else
+        attend_tile<A, Term>(g, tile, tile_k, tile_v, i, w);
     }
   }
 }

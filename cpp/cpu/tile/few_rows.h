@@ -1,0 +1,107 @@
+// The two products of forward for a panel of few rows (decoding): lanes are head dimensions, so
+// that keys and values stream through whole registers and are read at the speed of memory. Results
+// lie as the products of matmul.h leave them.
+#pragma once
+
+#include "cpu/tile/load.h"
+#include "cpu/tile/panel.h"
+
+namespace attnext::cpu {
+namespace ATTNEXT_ISA_NAMESPACE {
+
+// r[0][i] = the sum over the lanes of r[i], of kLanes vectors: pairs are folded and interleaved
+// until one is left.
+template <class A, int kStep = kLanes<A> / 2>
+ATTNEXT_HD void sum_lanes(Vec<A>* r) {
+  using Lanes = std::make_integer_sequence<int, kLanes<A>>;
+  ATTNEXT_UNROLL for (int i = 0; i < kStep; ++i) r[i] =
+      exchange_low<kStep>(r[i], r[i + kStep], Lanes{}) +
+      exchange_high<kStep>(r[i], r[i + kStep], Lanes{});
+  if constexpr (kStep > 1) sum_lanes<A, kStep / 2>(r);
+}
+
+// The next rows to be read, asked for while the present ones are worked on: a stream that waits for
+// its own prefetches leaves memory idle during the other product.
+template <class A>
+ATTNEXT_HD void prefetch_row(RowBlock<A> rows, int64_t row, int64_t width) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(A));
+  for (int64_t d = 0; d < width; d += kLine) __builtin_prefetch(rows.data + row * rows.stride + d);
+}
+
+// Rows of a panel as they were before they were transposed, padded with zeros.
+template <class A>
+static void gather_rows(const Panel<A>& panel, int64_t head_dim, A* out) {
+  const int64_t width = round_up(head_dim, kLanes<A>);
+  for (int64_t row = 0; row < panel.rows.end - panel.rows.begin; ++row)
+    for (int64_t d = 0; d < width; ++d)
+      out[row * width + d] = d < head_dim ? panel.q_t[d * lanes_of(panel) + row] : A(0);
+}
+
+// s[key][row] = q[row] . k[key] for kLanes / kRows keys at a time; k's rows are whole vectors.
+template <class A, int kRows>
+static void multiply_few(RowBlock<A> k, int64_t num_keys, const A* q, int64_t width, int lanes,
+                         RowBlock<A> next, int64_t next_width, A* s) {
+  constexpr int kKeys = kLanes<A> / kRows;
+  alignas(kVectorBytes) A sums[kLanes<A>];
+  std::memset(s, 0, sizeof(A) * num_keys * lanes);
+  for (int64_t begin = 0; begin < num_keys; begin += kKeys) {
+    const int64_t last = num_keys - 1, count = min_of(kKeys, num_keys - begin);
+    Vec<A> sum[kLanes<A>];
+    ATTNEXT_UNROLL for (int i = 0; i < kLanes<A>; ++i) sum[i] = Vec<A>{};
+    for (int64_t i = 0; i < count; ++i) prefetch_row<A>(next, begin + i, next_width);
+    for (int64_t d = 0; d < width; d += kLanes<A>) ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) {
+        const Vec<A> key = load_unaligned<A>(k.data + min_of(begin + i, last) * k.stride + d);
+        ATTNEXT_UNROLL for (int row = 0; row < kRows; ++row) sum[i * kRows + row] +=
+            key * load<A>(q + row * width + d);
+      }
+    sum_lanes<A>(sum);
+    store<A>(sums, sum[0]);
+    for (int64_t i = 0; i < count; ++i)
+      for (int row = 0; row < kRows; ++row) s[(begin + i) * lanes + row] = sums[i * kRows + row];
+  }
+}
+
+// o_t[d][row] += sum_key p[key][row] v[key][d]; v's rows are whole vectors.
+template <class A, int kRows>
+static void accumulate_few(RowBlock<A> v, int64_t num_keys, int64_t head_dim, const A* p, int lanes,
+                           RowBlock<A> next, int64_t next_width, A* o_t) {
+  const int64_t width = round_up(head_dim, kLanes<A>);
+  constexpr int kVectors = 4;
+  for_tiles<kVectors>(width / kLanes<A>, [&](auto vectors, int64_t vector) {
+    const int64_t begin = vector * kLanes<A>;
+    Vec<A> sum[kRows][vectors.value];
+    ATTNEXT_UNROLL for (int row = 0; row < kRows; ++row)
+        ATTNEXT_UNROLL for (int j = 0; j < vectors.value; ++j) sum[row][j] = Vec<A>{};
+    for (int64_t key = 0; key < num_keys; ++key) {
+      if (begin == 0) prefetch_row<A>(next, key, next_width);
+      Vec<A> value[vectors.value];
+      ATTNEXT_UNROLL for (int j = 0; j < vectors.value; ++j) value[j] =
+          load_unaligned<A>(v.data + key * v.stride + begin + j * kLanes<A>);
+      ATTNEXT_UNROLL for (int row = 0; row < kRows; ++row) {
+        const Vec<A> weight = splat<A>(p[key * lanes + row]);
+        ATTNEXT_UNROLL for (int j = 0; j < vectors.value; ++j) sum[row][j] += weight * value[j];
+      }
+    }
+    for (int row = 0; row < kRows; ++row)
+      for (int j = 0; j < vectors.value; ++j)
+        for (int64_t i = 0; i < min_of(kLanes<A>, head_dim - begin - j * kLanes<A>); ++i)
+          o_t[(begin + j * kLanes<A> + i) * lanes + row] += sum[row][j][i];
+  });
+}
+
+// Rows a panel may have to be worked on this way: beyond a quarter of a vector of them, lanes are
+// better used as queries.
+template <class A>
+constexpr int kFewRows = kLanes<A> >= 4 ? kLanes<A> / 4 : 1;
+
+template <class A, class F>
+ATTNEXT_HD void with_few_rows(int64_t rows, F&& f) {
+  if (rows == 1) return f(Int<1>{});
+  if constexpr (kFewRows<A> >= 2) {
+    if (rows == 2) return f(Int<2>{});
+  }
+  if constexpr (kFewRows<A> >= 4) f(Int<4>{});
+}
+
+}  // namespace ATTNEXT_ISA_NAMESPACE
+}  // namespace attnext::cpu
