@@ -36,6 +36,53 @@ def test_out(dtype):
     assert result is out
 
 
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_out_without_rounding(dtype, backend):
+    inputs = draw(dtype)
+    out = np.full(SHAPE_Q, 7, np.float32)
+    assert attnext.attention(*inputs, out=out, backend=backend) is out
+    assert np.array_equal(out.astype(dtype), attnext.attention(*inputs, backend=backend))
+    wide = attnext.attention(*(x.astype(np.float32) for x in inputs))
+    assert np.abs(out - wide).max() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_vjp_keeps_out_without_rounding(dtype):
+    """Where one key takes nearly all the weight, the rounding of out is most of a gradient."""
+    q, k, v = draw(dtype)
+    inputs = [(8 * q).astype(dtype), k, v]
+    dout = np.random.default_rng(1).normal(size=SHAPE_Q).astype(dtype)
+    out, vjp = attnext.attention_vjp(*inputs)
+    expected, lse = attnext.attention(*inputs, return_lse=True)
+    assert out.dtype == dtype
+    assert np.array_equal(out, expected)
+    truth_inputs = [x.astype(np.float64) for x in inputs]
+    truth = reference.attention_backward(
+        dout.astype(np.float64), *truth_inputs, *reference.attention(*truth_inputs, return_lse=True)
+    )
+
+    def errors(grads):
+        return [
+            np.linalg.norm(a.astype(np.float64) - b) / np.linalg.norm(b)
+            for a, b in zip(grads[:2], truth[:2], strict=True)
+        ]
+
+    kept = errors(vjp(dout))
+    from_rounded = errors(attnext.attention_backward(dout, *inputs, out, lse))
+    assert max(kept) < ml_dtypes.finfo(dtype).eps / 3
+    assert min(a / b for a, b in zip(from_rounded, kept, strict=True)) > 1.5
+
+
+@pytest.mark.filterwarnings("error")
+def test_vjp_overflows_as_attention_does():
+    q, k, v = np.zeros((1, 1)), np.zeros((4, 1)), np.full((4, 1), 65504.0)
+    inputs = [x.astype(np.float16) for x in (q, k, v)]
+    options = {"dropout": 0.5, "seed": 1}  # keeps all four, each of twice its weight
+    assert np.isinf(attnext.attention(*inputs, **options)).all()
+    assert np.isinf(attnext.attention_vjp(*inputs, **options)[0]).all()
+
+
 def test_strided_out_changes_nothing_else():
     inputs = draw()
     storage = np.full((2, 4, 19, 33), 7, np.float32)
@@ -77,22 +124,33 @@ def test_numpy_subclass_and_scalar_options():
     assert np.array_equal(found, expected)
 
 
-def test_anything_with_dlpack():
-    class Wrapped:
-        """Another library's array: nothing of NumPy's but the protocol."""
+class Wrapped:
+    """Another library's array: nothing of NumPy's but the protocol."""
 
-        def __init__(self, x):
-            self.x = x
+    def __init__(self, x):
+        self.x = x
 
-        def __dlpack__(self, **options):
-            return self.x.__dlpack__(**options)
+    def __dlpack__(self, **options):
+        return self.x.__dlpack__(**options)
 
-        def __dlpack_device__(self):
-            return self.x.__dlpack_device__()
+    def __dlpack_device__(self):
+        return self.x.__dlpack_device__()
 
-    inputs = draw()
-    found = attnext.attention(*(Wrapped(x) for x in inputs))
-    assert np.array_equal(np.from_dlpack(found), attnext.attention(*inputs))
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_anything_with_dlpack(dtype):
+    inputs = draw(dtype)
+    wrapped = [Wrapped(x) for x in inputs]
+    out, lse = attnext.attention(*wrapped, return_lse=True)
+    expected, expected_lse = attnext.attention(*inputs, return_lse=True)
+    assert type(out) is type(lse) is attnext._core.ResultTensor
+    assert np.array_equal(np.from_dlpack(out), expected)
+    assert np.array_equal(np.from_dlpack(lse), expected_lse)
+    expected_grads = attnext.attention_backward(expected, *inputs, expected, expected_lse)
+    _, vjp = attnext.attention_vjp(*wrapped)
+    for grads in (attnext.attention_backward(out, *wrapped, out, lse), vjp(out)):
+        for a, b in zip(grads[:3], expected_grads[:3], strict=True):
+            assert np.array_equal(np.from_dlpack(a), b)
 
 
 def test_old_dlpack_without_versions():
@@ -149,8 +207,10 @@ class TestTorch:
         assert np.abs(out.double().numpy() - truth).max() < {"float64": 1e-12, "float32": 1e-5}.get(
             name, 4e-2
         )
-        grads = attnext.attention_backward(out, *inputs, out, lse, causal=True)
-        assert [(g.dtype, g.shape) for g in grads[:3]] == [(x.dtype, x.shape) for x in inputs]
+        again, vjp = attnext.attention_vjp(*inputs, causal=True)
+        assert self.torch.equal(again, out)
+        for grads in (attnext.attention_backward(out, *inputs, out, lse, causal=True), vjp(out)):
+            assert [(g.dtype, g.shape) for g in grads[:3]] == [(x.dtype, x.shape) for x in inputs]
 
     def test_options_may_be_tensors(self):
         q, k, v = draw()
@@ -198,6 +258,7 @@ class TestJax:
         assert isinstance(out, self.jax.Array)
         assert isinstance(lse, self.jax.Array)
         assert (out.dtype.name, lse.dtype.name) == (name, "float32")
+        assert self.jax.numpy.array_equal(attnext.attention_vjp(*inputs)[0], out)
         truth = reference.attention(*(np.asarray(x, np.float64) for x in inputs))
         assert np.abs(np.asarray(out, np.float64) - truth).max() < (
             1e-5 if name == "float32" else 4e-2

@@ -69,16 +69,16 @@ WRONG_CALLS = [
     ("text scale", TypeError, "scale", {"scale": "big"}),
     ("NaN scale", ValueError, "scale", {"scale": float("nan")}),
     ("infinite scale", ValueError, "scale", {"scale": float("inf")}),
-    ("shape of weight", ValueError, "weight", {"score": ADDITIVE(floats(DIM + 1))}),
+    ("shape of weight", ValueError, r"AdditiveScore\.weight", {"score": ADDITIVE(floats(DIM + 1))}),
     ("heads of weight", ValueError, "weight", {"score": ADDITIVE(floats(HEADS_K, DIM))}),
     ("dtype of weight", TypeError, "weight", {"score": ADDITIVE(np.ones(DIM, int))}),
-    ("shape of score bias", ValueError, "score_bias", {"score": ADDITIVE(floats(DIM), floats(DIM - 1))}),
+    ("shape of score bias", ValueError, r"AdditiveScore\.bias", {"score": ADDITIVE(floats(DIM), floats(DIM - 1))}),
     # visibility
     ("unknown causal", ValueError, "causal", {"causal": "middle"}),
     ("causal of a wrong kind", (TypeError, ValueError), "causal", {"causal": 2.5}),
     ("window of one", (TypeError, ValueError), "window", {"window": (3,)}),
     ("window as a number", (TypeError, ValueError), "window", {"window": 3}),
-    ("window below -1", ValueError, "window", {"window": (-2, 0)}),
+    ("window below -1", ValueError, r"window\[0\]", {"window": (-2, 0)}),
     ("window of fractions", (TypeError, ValueError), "window", {"window": (1.5, 0)}),
     ("shape of q_offset", ValueError, "q_offset", {"q_offset": np.array([1, 2, 3])}),
     ("fractional q_offset", TypeError, "q_offset", {"q_offset": 1.5}),
@@ -133,6 +133,9 @@ WRONG_CALLS = [
     ("thd of rank 4", ValueError, "q", PACKED | {"q": floats(1, 6, HEADS_Q, DIM)}),
     ("thd with lengths", ValueError, "kv_lengths", PACKED | {"kv_lengths": np.array([1, 1])}),
     ("mask of packed", ValueError, "mask", PACKED | {"mask": np.ones((6, 9), bool)}),
+    ("rows of a packed bias", ValueError, "bias", PACKED | {"bias": floats(2, 1, 6, 5)}),
+    ("keys of a packed bias", ValueError, "bias", PACKED | {"bias": floats(2, 1, 4, 9)}),
+    ("sequences of a packed bias", ValueError, "bias", PACKED | {"bias": floats(3, 1, 4, 5)}),
     # pages
     ("pages without lengths", ValueError, "kv_lengths", PAGED | {"kv_lengths": None}),
     ("page beyond the last", ValueError, "block_table", PAGED | {"block_table": np.array([[0, 5], [4, -1]], np.int32)}),
@@ -142,10 +145,13 @@ WRONG_CALLS = [
     ("rank of block_table", ValueError, "block_table", PAGED | {"block_table": np.zeros(2, np.int32)}),
     ("batch of block_table", ValueError, "block_table", PAGED | {"block_table": np.zeros((3, 2), np.int32)}),
     ("pages and packing", (ValueError, NotImplementedError), "block_table|layout", PACKED | {"block_table": np.zeros((2, 3), np.int32)}),
+    ("mask of pages", ValueError, r"mask .* \(2, 4, 5, 7\).* = 8", PAGED | {"mask": np.ones((BATCH, 1, 1, 9), bool)}),
+    ("bias longer than pages", ValueError, "bias", PAGED | {"bias": floats(16)}),
     ("rank of pages", ValueError, "k", PAGED | {"k": floats(5, HEADS_K, DIM)}),
     # results
     ("shape of out", ValueError, "out", {"out": floats(BATCH, HEADS_Q, SEQLEN_Q, DIM)}),
     ("dtype of out", TypeError, "out", {"out": floats(BATCH, HEADS_Q, SEQLEN_Q, DIM_V, dtype=np.float64)}),
+    ("out of fewer bits", TypeError, "out", {"out": floats(BATCH, HEADS_Q, SEQLEN_Q, DIM_V, dtype=np.float16)}),
     ("kind of out", TypeError, "out", {"out": 3}),
     ("unknown backend", ValueError, "backend", {"backend": "tpu"}),
 ]  # fmt: skip
@@ -233,11 +239,54 @@ OTHER_CALLS = [
     ("dropout of dropout_mask", ValueError, "dropout", lambda: attnext.dropout_mask((2, 1, 3, 4), 1.5, 1)),
     ("values of both directions", ValueError, "v_q", lambda: attnext.bidirectional_attention(base()["q"], base()["k"], floats(BATCH, HEADS_K, SEQLEN_Q, DIM), base()["v"])),
     ("pages in both directions", NotImplementedError, "block_table", lambda: attnext.bidirectional_attention(base()["q"], PAGED["k"], base()["q"], PAGED["v"], kv_lengths=PAGED["kv_lengths"], block_table=PAGED["block_table"])),
-    ("weight of pool", ValueError, "weight", lambda: attnext.attention_pool(floats(2, 3, 4), floats(5))),
-    ("lengths of pool", ValueError, "(kv_)?lengths", lambda: attnext.attention_pool(floats(2, 3, 4), floats(4), lengths=[1, 9])),
+    ("other rows of v_q", ValueError, "v_q", lambda: attnext.bidirectional_attention(base()["q"], base()["k"], floats(BATCH, HEADS_Q, SEQLEN_Q + 1, DIM), base()["v"])),
+    ("lengths of pool", ValueError, "lengths", lambda: attnext.attention_pool(floats(2, 3, 4), floats(4), lengths=[1, 9])),
     ("dim of positions", ValueError, "seqlen and dim", lambda: attnext.sinusoidal_positions(4, -1)),
     ("heads of slopes", ValueError, "num_heads", lambda: attnext.alibi_slopes(0)),
 ]  # fmt: skip
+
+
+def both_directions(**change):
+    q, k, v_k = base().values()
+    return {"q": q, "k": k, "v_q": floats(BATCH, HEADS_Q, SEQLEN_Q, DIM), "v_k": v_k} | change
+
+
+# The function, its arguments, and how the message begins: nothing of the calls it is made of.
+TRANSLATED = [
+    ("scale_per_head", attnext.attention, base() | {"scale": floats(3)}, "attention: scale must"),
+    ("weight", attnext.attention, base() | {"score": ADDITIVE(floats(3))}, r"attention: AdditiveScore\.weight must"),
+    ("dtype of weight", attnext.attention, base() | {"score": ADDITIVE(np.ones(DIM, int))}, r"attention: AdditiveScore\.weight must"),
+    ("k", attnext.bidirectional_attention, both_directions(k=floats(BATCH, HEADS_K, SEQLEN_K, 32)), "bidirectional_attention: k must have q's head_dim 8, found 32"),
+    ("v_k", attnext.bidirectional_attention, both_directions(v_k=floats(BATCH, HEADS_K, SEQLEN_K, DIM, dtype=np.float64)), "bidirectional_attention: v_k must have q's dtype float32, found float64"),
+    ("v_q", attnext.bidirectional_attention, both_directions(v_q=floats(BATCH, HEADS_Q, SEQLEN_Q, DIM, dtype=np.float64)), "bidirectional_attention: v_q must have k's dtype float32, found float64"),
+    ("option", attnext.bidirectional_attention, both_directions(softcap=-1.0), "bidirectional_attention: softcap must"),
+    ("values", attnext.attention_pool, {"x": floats(2, 3, 4), "weight": floats(4), "values": floats(2, 5, 4)}, "attention_pool: values must have x's seqlen_k 3, found 5"),
+    ("x", attnext.attention_pool, {"x": np.ones((3, 4), int), "weight": floats(4)}, "attention_pool: x must be float"),
+    ("weight of pool", attnext.attention_pool, {"x": floats(2, 3, 4), "weight": floats(5)}, "attention_pool: weight must"),
+    ("lengths of pool", attnext.attention_pool, {"x": floats(2, 3, 4), "weight": floats(4), "lengths": [1, 9]}, "attention_pool: lengths must"),
+    ("dpooled", attnext.attention_pool_backward, {"dpooled": floats(2, 5), "x": floats(2, 3, 4), "weight": floats(4)}, "attention_pool_backward: dpooled must"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "begin"),
+    [case[1:] for case in TRANSLATED],
+    ids=[case[0] for case in TRANSLATED],
+)
+def test_messages_speak_of_the_function_called(function, arguments, begin):
+    with pytest.raises((ValueError, TypeError), match=f"^{begin}"):
+        function(**arguments)
+
+
+@pytest.mark.parametrize("name", ["dout_q", "dout_k", "out_q", "out_k", "lse_q", "lse_k"])
+def test_backward_of_both_directions_names_its_arguments(name):
+    inputs = both_directions()
+    results = attnext.bidirectional_attention(**inputs, return_lse=True)
+    arguments = inputs | dict(zip(("out_q", "out_k", "lse_q", "lse_k"), results, strict=True))
+    arguments |= {"dout_q": results[0], "dout_k": results[1]}
+    arguments[name] = arguments[name][:, :, 1:]
+    with pytest.raises(ValueError, match=rf"^bidirectional_attention_backward: {name} must"):
+        attnext.bidirectional_attention_backward(**arguments)
 
 
 @pytest.mark.parametrize(
@@ -247,6 +296,19 @@ OTHER_CALLS = [
 )
 def test_other_functions_refuse(error, argument, call):
     complain(call, error, argument)
+
+
+def test_ragged_masks_fit_their_longest_sequences():
+    """What is refused above is refused for its lengths alone."""
+    for change, shapes in (
+        (PACKED, [(2, 1, 4, 5), (1, HEADS_Q, 4, 1), (5,), (1,)]),
+        (PAGED, [(BATCH, 1, SEQLEN_Q, 7), (8,), (SEQLEN_Q, 1)]),
+    ):
+        arguments = base() | change
+        expected = attnext.attention(**arguments)
+        for shape in shapes:
+            found = attnext.attention(**arguments, mask=np.ones(shape, bool))
+            assert np.array_equal(found, expected), shape
 
 
 def test_an_error_leaves_nothing_behind():

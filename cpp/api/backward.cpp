@@ -89,8 +89,6 @@ void run_backward(BackwardParams params, const attnext_gradients& gradients,
   params.dscale = dscale.data();
   params.dweight = dweight.data();
   params.dscore_bias = dscore_bias.data();
-  // The axes of a packed bias may be longer than every sequence: no kernel goes there.
-  if (p.is_packed) fill_zero(params.dbias);
   kernels.backward(params);
   for (const HeadSums* sums : {&dalibi_slopes, &dsinks, &dscale, &dweight, &dscore_bias}) {
     store(*sums, p);

@@ -20,6 +20,14 @@ void require_row_dtype(const char* name, const TensorView& t, const Problem& p) 
           dtype_of(p.q), ", found ", dtype_of(t));
 }
 
+// Not rounded to q's dtype, out makes the gradients of a 16-bit call more exact.
+void require_out_dtype(const TensorView& out, const Problem& p) {
+  const DType dtype = dtype_of(p.q), accumulator = kDTypes[p.q.dtype].accumulator;
+  if (dtype == accumulator) return require_dtype("out", out, dtype, "q's dtype");
+  require(dtype_of(out) == dtype || dtype_of(out) == accumulator, ErrorKind::kType,
+          "out must have q's dtype ", dtype, ", or ", accumulator, ", found ", dtype_of(out));
+}
+
 void require_row_shape(const char* name, const TensorView& t, const Problem& p) {
   if (!is_present(t)) return;
   require_shape(name, t, kRowAxes, {p.q.shape[0], p.num_heads_q, p.q.shape[2]});
@@ -130,7 +138,7 @@ void check_backward_dtypes(const BackwardParams& params) {
   const Problem& p = params.problem;
   const DType dtype = dtype_of(p.q);
   require_dtype("dout", params.dout, dtype, "q's dtype");
-  require_dtype("out", params.out, dtype, "q's dtype");
+  require_out_dtype(params.out, p);
   require_row_dtype("lse", params.lse, p);
   require_row_dtype("dlse", params.dlse, p);
   require_dtype("dq", params.dq, dtype, "q's dtype");
@@ -156,7 +164,7 @@ ForwardParams resolve_forward(const Resolved& r, const attnext_tensor* out,
   const Problem& p = r.problem;
   const ForwardParams params{
       .problem = p, .out = required_tensor("out", out), .lse = optional_tensor("lse", lse)};
-  require_dtype("out", params.out, dtype_of(p.q), "q's dtype");
+  require_out_dtype(params.out, p);
   require_row_dtype("lse", params.lse, p);
   require_out_shape("out", params.out, p);
   require_row_shape("lse", params.lse, p);

@@ -77,14 +77,6 @@ Sides resolve_sides(const attnext_options& options) {
   return {window.left, options.causal == ATTNEXT_NOT_CAUSAL ? window.right : 0};
 }
 
-// Keys a sequence could have; paged, as many as a row of block_table can name.
-int64_t available_keys(const attnext_options& options, const Problem& p) {
-  if (p.page_size == 0) return p.k.shape[2];
-  int64_t keys = 0;
-  const bool overflows = __builtin_mul_overflow(options.block_table.shape[1], p.page_size, &keys);
-  return overflows ? kMaxOffset : std::min(keys, kMaxOffset);
-}
-
 void check_sequence_shapes(const attnext_options& o, const Problem& p) {
   if (is_present(o.q_offset) && o.q_offset.ndim > 0) {
     require_shape("q_offset", o.q_offset, "() or (batch,)", {p.batch});
@@ -121,6 +113,13 @@ Sequence resolve_sequence(const attnext_options& o, const Problem& p, Sides side
 }
 
 }  // namespace
+
+int64_t available_keys(const attnext_options& options, const Problem& p) {
+  if (p.page_size == 0) return p.k.shape[2];
+  int64_t keys = 0;
+  const bool overflows = __builtin_mul_overflow(options.block_table.shape[1], p.page_size, &keys);
+  return overflows ? kMaxOffset : std::min(keys, kMaxOffset);
+}
 
 void check_sequence_ranks(const attnext_options& o) {
   if (is_present(o.cu_seqlens_q)) {

@@ -134,20 +134,28 @@ void check_combinations(const attnext_options& o) {
           "kv_lengths must be given with block_table, found none");
 }
 
-// The tensor seen with four axes, right-aligned. Where sequences differ in length, an axis may be
-// longer than the longest of them: a caller need not know it.
-TensorView broadcast(const char* name, const TensorView& t, const Problem& p) {
+// The tensor seen with four axes, right-aligned. Over pages its last axis may also be as long as a
+// row of block_table reaches: a caller need not know the longest length.
+TensorView broadcast(const char* name, const TensorView& t, const Resolved& r) {
+  const Problem& p = r.problem;
   if (!is_present(t)) return t;
   const int64_t full[4] = {p.batch, p.num_heads_q, p.seqlen_q, p.seqlen_k};
-  const bool may_exceed[4] = {false, false, p.is_packed, p.is_packed || p.page_size > 0};
+  const bool is_paged = p.page_size > 0;
+  const int64_t reach = is_paged ? available_keys(r.options, p) : p.seqlen_k;
+  const char* const axes = p.is_packed ? "(num_sequences, num_heads_q, longest_q, longest_k)"
+                                       : "(batch, num_heads_q, seqlen_q, seqlen_k)";
   TensorView expanded = t;
   expanded.ndim = 4;
   for (int axis = 0; axis < 4; ++axis) {
     const int source = axis - (4 - t.ndim);
     const int64_t size = source < 0 ? 1 : t.shape[source];
-    require(size == 1 || size == full[axis] || (may_exceed[axis] && size > full[axis]), name,
-            " must broadcast to (batch, num_heads_q, seqlen_q, seqlen_k) = ", ShapeText{full, 4},
+    const bool fits = size == 1 || size == full[axis] || (axis == 3 && size == reach);
+    require(fits || !is_paged, name,
+            " must broadcast to (batch, num_heads_q, seqlen_q, longest kv_length) = ",
+            ShapeText{full, 4}, ", or have a last axis of max_pages * page_size = ", reach,
             ", found ", shape_of(t));
+    require(fits, name, " must broadcast to ", axes, " = ", ShapeText{full, 4}, ", found ",
+            shape_of(t));
     expanded.shape[axis] = full[axis];
     expanded.strides[axis] = size == 1 ? 0 : t.strides[source];
   }
@@ -206,8 +214,8 @@ void resolve_modifiers(Resolved& r) {
   p.softcap = o.softcap;
   require(o.dropout >= 0 && o.dropout <= 1, "dropout must be in [0, 1], found ", o.dropout);
   p.dropout = {o.dropout, o.seed, o.dropout_stream};
-  p.mask = broadcast("mask", o.mask, p);
-  p.bias = broadcast("bias", o.bias, p);
+  p.mask = broadcast("mask", o.mask, r);
+  p.bias = broadcast("bias", o.bias, r);
   if (is_present(o.alibi_slopes)) {
     require_rows("alibi_slopes", o.alibi_slopes, "(num_heads_q,) or (batch, num_heads_q)", p.batch,
                  p.num_heads_q);

@@ -54,5 +54,7 @@ bool is_empty(const Problem& problem);
 // ranks come first, as the axes of q, k and v are read through them.
 void check_sequence_ranks(const attnext_options& options);
 std::vector<Sequence> resolve_sequences(const attnext_options& options, const Problem& problem);
+// Keys a sequence could have; paged, as many as a row of block_table can name.
+int64_t available_keys(const attnext_options& options, const Problem& problem);
 
 }  // namespace attnext

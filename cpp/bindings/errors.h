@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <sstream>
+#include <string>
 
 #include "attnext/attnext.h"
 
@@ -35,6 +36,10 @@ inline PyObject* exception_of(attnext_status status) {
   }
 }
 
+// The message of the last failed call, about its argument as Python calls it: "attention:
+// scale_per_head must .." becomes "attention: scale must ..".
+std::string last_error_in_python();
+
 // Runs a function of the C interface without the GIL; nothing in `pass` may touch Python.
 template <class Pass>
 void run(Pass pass) {
@@ -44,7 +49,7 @@ void run(Pass pass) {
     status = pass();
   }
   if (status == ATTNEXT_OK) return;
-  PyErr_SetString(exception_of(status), attnext_last_error());
+  PyErr_SetString(exception_of(status), last_error_in_python().c_str());
   throw py::error_already_set();
 }
 

@@ -15,8 +15,8 @@ const ArrayOption kArrayOptions[13] = {
     {"bias", &Options::bias, &attnext_options::bias},
     {"alibi_slopes", &Options::alibi_slopes, &attnext_options::alibi_slopes},
     {"sinks", &Options::sinks, &attnext_options::sinks},
-    {"score.weight", &Options::weight, &attnext_options::weight},
-    {"score.bias", &Options::score_bias, &attnext_options::score_bias},
+    {"AdditiveScore.weight", &Options::weight, &attnext_options::weight},
+    {"AdditiveScore.bias", &Options::score_bias, &attnext_options::score_bias},
     {"q_lengths", &Options::q_lengths, &attnext_options::q_lengths},
     {"kv_lengths", &Options::kv_lengths, &attnext_options::kv_lengths},
     {"cu_seqlens_q", &Options::cu_seqlens_q, &attnext_options::cu_seqlens_q},
@@ -152,10 +152,10 @@ void Options::read_score(py::handle value, const Array& q) {
           "score must be 'dot', 'cosine', 'neg_l2', 'neg_sq_l2' or an AdditiveScore, found ",
           text_of(value));
   c.score = ATTNEXT_ADDITIVE;
-  weight = import_beside(q, value.attr("weight"), "score.weight", Role::kFloat, true);
+  weight = import_beside(q, value.attr("weight"), "AdditiveScore.weight", Role::kFloat, true);
   const py::object bias_of_score = value.attr("bias");
   if (!bias_of_score.is_none())
-    score_bias = import_beside(q, bias_of_score, "score.bias", Role::kFloat, true);
+    score_bias = import_beside(q, bias_of_score, "AdditiveScore.bias", Role::kFloat, true);
 }
 
 // A 0-d array is a number: only per-head scales have a gradient.

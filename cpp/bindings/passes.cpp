@@ -9,12 +9,12 @@
 namespace attnext::bindings {
 namespace {
 
-// out as it must look: like q, with v's last axis.
-attnext_tensor expected_out(const Inputs& inputs) {
+// A new out: like q, with v's last axis.
+attnext_tensor expected_out(const Inputs& inputs, int32_t dtype) {
   int64_t shape[kMaxAxes];
   std::copy_n(inputs.q_array.tensor.shape, inputs.rank(), shape);
   shape[inputs.rank() - 1] = inputs.v.shape[3];
-  return make_tensor(shape, inputs.rank(), inputs.dtype());
+  return make_tensor(shape, inputs.rank(), dtype);
 }
 
 void require_no_overlap(const attnext_tensor& out, const Inputs& inputs) {
@@ -30,7 +30,7 @@ void require_no_overlap(const attnext_tensor& out, const Inputs& inputs) {
 }
 
 Array import_out(py::handle given, const Inputs& inputs) {
-  const attnext_tensor expected = expected_out(inputs);
+  const attnext_tensor expected = expected_out(inputs, inputs.dtype());
   Array out = import_array(given, "out", Role::kData);
   // Only JAX has this method, and its arrays never change.
   if (py::hasattr(given, "block_until_ready"))
@@ -38,7 +38,6 @@ Array import_out(py::handle given, const Inputs& inputs) {
   if (out.is_read_only) raise(PyExc_ValueError, "out is read-only");
   if (!out.source.is(given))
     raise(PyExc_ValueError, "out must be aligned to its element size and not lazily negated");
-  if (out.tensor.dtype != expected.dtype) raise(PyExc_TypeError, "out must have q's dtype");
   if (out.tensor.ndim != expected.ndim ||
       !std::equal(expected.shape, expected.shape + expected.ndim, out.tensor.shape))
     raise(PyExc_ValueError, "out must have shape ", shape_text(expected), ", found ",
@@ -54,13 +53,14 @@ Output like(const Array& array) {
 }  // namespace
 
 py::object forward(py::handle q, py::handle k, py::handle v, const py::tuple& options,
-                   bool return_lse, py::handle out, uint32_t dropout_stream) {
+                   bool return_lse, py::handle out, uint32_t dropout_stream, bool is_unrounded) {
   Inputs inputs(q, k, v, options);
   inputs.options.c.dropout_stream = dropout_stream;
   Array given;
   Output made, lse;
   if (out.is_none())
-    made = Output(inputs.q_array, expected_out(inputs));
+    made = Output(inputs.q_array,
+                  expected_out(inputs, is_unrounded ? inputs.accumulator() : inputs.dtype()));
   else
     given = import_out(out, inputs);
   if (return_lse) lse = inputs.per_head_rows(inputs.q.shape[2]);

@@ -5,8 +5,9 @@
 
 namespace attnext::bindings {
 
+// A new out has q's dtype or, `is_unrounded`, that of lse.
 py::object forward(py::handle q, py::handle k, py::handle v, const py::tuple& options,
-                   bool return_lse, py::handle out, uint32_t dropout_stream);
+                   bool return_lse, py::handle out, uint32_t dropout_stream, bool is_unrounded);
 
 py::tuple backward(py::handle dout, py::handle q, py::handle k, py::handle v, py::handle out,
                    py::handle lse, py::handle dlse, const py::tuple& options,

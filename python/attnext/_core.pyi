@@ -26,6 +26,7 @@ def forward(
     return_lse: bool,
     out: Any,
     dropout_stream: int,
+    is_unrounded: bool,
     /,
 ) -> Any: ...
 def backward(

@@ -100,10 +100,11 @@ def attention(
     softcap : float, optional
         Scores pass through ``softcap * tanh(s / softcap)``. None or 0: they do not.
     mask : bool array broadcastable to (B, Hq, Sq, Sk), optional
-        True: may attend. A query without any visible key gets ``out = 0``, ``lse = -inf`` and no
-        gradient.
+        True: may attend. Layout "thd": broadcastable to (number of sequences, Hq, longest Sq,
+        longest Sk). With `block_table`, Sk is the longest of `kv_lengths` or max_pages * page_size.
+        A query without any visible key gets ``out = 0``, ``lse = -inf`` and no gradient.
     bias : float array broadcastable to (B, Hq, Sq, Sk), optional
-        Added to the score; ``-inf`` hides a pair.
+        Added to the score; ``-inf`` hides a pair. Its axes are those of `mask`.
     alibi_slopes : float array (Hq,) or (B, Hq), optional
         ``-slope * |distance|`` is added to the score (Press et al., 2022). See `alibi_slopes`.
     sinks : float array (Hq,), optional
@@ -128,7 +129,7 @@ def attention(
         Also return the logarithm of each row's sum.
     out : array, optional
         Where to put the result: like the result in shape, dtype and library or NumPy, sharing no
-        memory with inputs.
+        memory with inputs. For float16 and bfloat16 it may be of float32, and then is not rounded.
     backend : {None, "cpu", "cuda", "reference"}
         None: where q lives. "reference": plain NumPy in float64, see `attnext.reference`.
 
@@ -188,4 +189,4 @@ def attention(
 
         if is_reference(backend):
             return run_forward(q, k, v, options, return_lse, out)
-    return _core.forward(q, k, v, options, return_lse, out, 0)
+    return _core.forward(q, k, v, options, return_lse, out, 0, False)

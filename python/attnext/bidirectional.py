@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _core
+from .errors import speaking_of
 from .libraries import is_array, namespace, widened
 from .options import DEFAULTS, Options, pack_options, take_options
 
@@ -14,6 +15,14 @@ __all__ = ["BidirectionalGrads", "bidirectional_attention", "bidirectional_atten
 
 # The two directions draw independent dropout masks from one seed.
 ROWS, COLUMNS = 0, 1
+
+# What a direction's call of attention names otherwise than the caller.
+ROW_NAMES = {"v": "v_k", "out": "out_q", "lse": "lse_q", "dout": "dout_q", "dlse": "dlse_q"}
+COLUMN_NAMES = {
+    "q": "k", "k": "q", "v": "v_q", "out": "out_k", "lse": "lse_k", "dout": "dout_k",
+    "dlse": "dlse_k", "seqlen_q": "seqlen_k", "seqlen_k": "seqlen_q",
+    "num_heads_kv": "num_heads_q",
+}  # fmt: skip
 
 
 class BidirectionalGrads(NamedTuple):
@@ -80,15 +89,19 @@ def bidirectional_attention(
     >>> outs[0].shape, outs[1].shape
     ((20, 64), (9, 64))
     """
-    rows, is_reference = _pack("bidirectional_attention", options)
-    _check_arrays(q, k, v_q, v_k)
-    if is_reference:
-        from .reference_backend import run_bidirectional
+    name = "bidirectional_attention"
+    rows, is_reference = _pack(name, options)
+    _check_arrays(name, q, k, v_q, v_k)
+    with speaking_of(name, ROW_NAMES):
+        if is_reference:
+            from .reference_backend import run_bidirectional
 
-        return run_bidirectional((q, k, v_q, v_k), return_lse, rows)
-    out_q, lse_q = _core.forward(q, k, v_k, rows, True, None, ROWS)
-    k_repeated = _repeat_heads(k, q, rows)
-    out_k, lse_k = _core.forward(k_repeated, q, v_q, _transpose(rows), True, None, COLUMNS)
+            return run_bidirectional((q, k, v_q, v_k), return_lse, rows)
+        out_q, lse_q = _core.forward(q, k, v_k, rows, True, None, ROWS, False)
+    with speaking_of(name, COLUMN_NAMES):
+        out_k, lse_k = _core.forward(
+            _repeat_heads(k, q, rows), q, v_q, _transpose(rows), True, None, COLUMNS, False
+        )
     return (out_q, out_k, lse_q, lse_k) if return_lse else (out_q, out_k)
 
 
@@ -148,20 +161,23 @@ def bidirectional_attention_backward(
     >>> grads.dv_q.shape
     (9, 16)
     """
-    rows, is_reference = _pack("bidirectional_attention_backward", options)
-    _check_arrays(q, k, v_q, v_k)
-    if is_reference:
-        from .reference_backend import run_bidirectional_backward
+    name = "bidirectional_attention_backward"
+    rows, is_reference = _pack(name, options)
+    _check_arrays(name, q, k, v_q, v_k)
+    with speaking_of(name, ROW_NAMES):
+        if is_reference:
+            from .reference_backend import run_bidirectional_backward
 
-        arrays = (dout_q, dout_k, q, k, v_q, v_k, out_q, out_k, lse_q, lse_k)
-        return BidirectionalGrads(*run_bidirectional_backward(arrays, dlse_q, dlse_k, rows))
-    dq, dk, dv_k, dbias, *others = _core.backward(
-        dout_q, q, k, v_k, out_q, lse_q, dlse_q, rows, ROWS
-    )
-    k_repeated = _repeat_heads(k, q, rows)
-    dk_columns, dq_columns, dv_q, dbias_columns, *others_columns = _core.backward(
-        dout_k, k_repeated, q, v_q, out_k, lse_k, dlse_k, _transpose(rows), COLUMNS
-    )
+            arrays = (dout_q, dout_k, q, k, v_q, v_k, out_q, out_k, lse_q, lse_k)
+            return BidirectionalGrads(*run_bidirectional_backward(arrays, dlse_q, dlse_k, rows))
+        dq, dk, dv_k, dbias, *others = _core.backward(
+            dout_q, q, k, v_k, out_q, lse_q, dlse_q, rows, ROWS
+        )
+    with speaking_of(name, COLUMN_NAMES):
+        dk_columns, dq_columns, dv_q, dbias_columns, *others_columns = _core.backward(
+            dout_k, _repeat_heads(k, q, rows), q, v_q, out_k, lse_k, dlse_k, _transpose(rows),
+            COLUMNS,
+        )  # fmt: skip
     if dbias is not None:
         dbias = dbias + _swap_last_axes(dbias_columns).reshape(dbias.shape)
     return BidirectionalGrads(
@@ -177,21 +193,21 @@ def bidirectional_attention_backward(
 def _pack(function: str, options: dict[str, Any]) -> tuple[Options, bool]:
     if options.get("block_table") is not None:
         raise NotImplementedError(
-            "attention: block_table is for the forward pass of attention only"
+            f"{function}: block_table is for the forward pass of attention only"
         )
     return pack_options(function, options)
 
 
-def _check_arrays(q: Any, k: Any, v_q: Any, v_k: Any) -> None:
-    """The rules that the fused calls would report under names of their own."""
+def _check_arrays(function: str, q: Any, k: Any, v_q: Any, v_k: Any) -> None:
+    """What both directions rely on, before either of them runs."""
     for name, array in (("q", q), ("k", k), ("v_q", v_q), ("v_k", v_k)):
         if not is_array(array) or not hasattr(array, "shape"):
             found = type(array).__name__
-            raise TypeError(f"bidirectional_attention: {name} must be an array, found {found}")
+            raise TypeError(f"{function}: {name} must be an array with a shape, found {found}")
     for name, values, owner_name, owner in (("v_q", v_q, "q", q), ("v_k", v_k, "k", k)):
         if values.shape[:-1] != owner.shape[:-1]:
             raise ValueError(
-                f"bidirectional_attention: {name} must have the axes of {owner_name}, "
+                f"{function}: {name} must have the axes of {owner_name}, "
                 f"{tuple(owner.shape)}, up to the last, found shape {tuple(values.shape)}"
             )
 

@@ -42,6 +42,25 @@ def from_numpy(result: np.ndarray[Any, Any], like: Any, *, is_accumulator: bool 
     return array if is_accumulator else xp.astype(array, like.dtype)
 
 
+def is_known(array: Any) -> bool:
+    """Whether `array` is of a library that `namespace` finds, not only one with ``__dlpack__``."""
+    if isinstance(array, np.ndarray):
+        return True
+    from array_api_compat import is_array_api_obj
+
+    return bool(is_array_api_obj(array))
+
+
+def rounded(wide: Any, like: Any) -> Any:
+    """`wide` in the dtype of `like`, an array of the same library; infinite where it overflows."""
+    if wide.dtype == like.dtype:
+        return wide
+    if isinstance(wide, np.ndarray):
+        with np.errstate(over="ignore"):
+            return wide.astype(like.dtype)
+    return namespace(wide).astype(wide, like.dtype)
+
+
 def widened(array: Any) -> Any:
     """In float32, or float64 where it is already."""
     if "float64" in str(array.dtype):

@@ -1,4 +1,4 @@
-"""What does attnext tell about itself? Nothing, unless ATTNEXT_LOG asks: then alone is this imported."""
+"""What does attnext tell about itself? Nothing, unless ATTNEXT_LOG asks for it."""
 
 from __future__ import annotations
 

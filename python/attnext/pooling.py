@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .attention import AdditiveScore, attention
+from .errors import speaking_of
 from .libraries import is_array, namespace
 from .passes import attention_vjp
 
@@ -59,8 +60,9 @@ def attention_pool(x: Any, weight: Any, *, values: Any = None, lengths: Any = No
     array([[1., 1., 1.],
            [1., 1., 1.]])
     """
-    q, k, v, options = _as_attention(x, weight, values, lengths)
-    return _pooled(attention(q, k, v, **options))
+    with speaking_of("attention_pool", _names(values)):
+        q, k, v, options = _as_attention(x, weight, values, lengths)
+        return _pooled(attention(q, k, v, **options))
 
 
 def attention_pool_backward(
@@ -93,13 +95,26 @@ def attention_pool_backward(
     >>> attnext.attention_pool_backward(np.ones(3), x, weight).dweight.shape
     (3,)
     """
-    q, k, v, options = _as_attention(x, weight, values, lengths)
-    _, vjp = attention_vjp(q, k, v, **options)
-    grads = vjp(dpooled[..., None, None, :] if x.ndim == 3 else dpooled[None, None, :])
+    with speaking_of("attention_pool_backward", _names(values)):
+        q, k, v, options = _as_attention(x, weight, values, lengths)
+        _, vjp = attention_vjp(q, k, v, **options)
+        grads = vjp(dpooled[..., None, None, :] if x.ndim == 3 else dpooled[None, None, :])
     dx, dvalues = _without_heads(grads.dk), _without_heads(grads.dv)
     if values is None:
         return PoolGrads(dx + dvalues, grads.dweight)
     return PoolGrads(dx, grads.dweight, dvalues)
+
+
+def _names(values: Any) -> dict[str, str]:
+    """What the call of attention names otherwise than the caller."""
+    return {
+        "q": "x",
+        "k": "x",
+        "v": "x" if values is None else "values",
+        "kv_lengths": "lengths",
+        "AdditiveScore.weight": "weight",
+        "dout": "dpooled",
+    }
 
 
 def _as_attention(

@@ -24,7 +24,7 @@ def run_forward(q: Any, k: Any, v: Any, options: Options, return_lse: bool, out:
     _core.explain(q, k, v, options)  # the reference trusts its inputs: this checks them
     arrays = (to_numpy(x) for x in (q, k, v))
     result, lse = reference.attention(*arrays, return_lse=True, **reference_options(options))
-    result = from_numpy(result, q)
+    result = from_numpy(result, q if out is None else out)
     if out is not None:
         if tuple(out.shape) != tuple(result.shape):
             raise ValueError(

@@ -2,14 +2,24 @@
  * No exceptions cross it, nothing prints, nothing aborts.
  *
  * Every tensor is described in one axis order, whatever its memory order is (strides decide,
- * nothing is copied): q, out, dout, dq   [batch, num_heads_q,  seqlen_q, head_dim or head_dim_v] k,
- * v, dk, dv       [batch, num_heads_kv, seqlen_k, head_dim or head_dim_v] lse, dlse [batch,
- * num_heads_q,  seqlen_q]        natural logarithm, float32 (float64 for float64) mask, bias, dbias
- * broadcastable to [batch, num_heads_q, seqlen_q, seqlen_k], axes aligned at the right With
- * cu_seqlens_q and cu_seqlens_k the sequences lie one after another and `batch` of the tensors is
- * 1: q [1, num_heads_q, total_q, head_dim], lse [1, num_heads_q, total_q], mask [num_sequences,
- * heads, longest, longest]. With block_table, k and v are pages: [num_pages, num_heads_kv,
- * page_size, head_dim].
+ * nothing is copied):
+ *
+ * - q, out, dout, dq: [batch, num_heads_q, seqlen_q, head_dim or head_dim_v]
+ * - k, v, dk, dv: [batch, num_heads_kv, seqlen_k, head_dim or head_dim_v]
+ * - lse, dlse: [batch, num_heads_q, seqlen_q], natural logarithm, float32 (float64 for float64)
+ * - mask, bias, dbias: broadcastable to [batch, num_heads_q, seqlen_q, seqlen_k], axes aligned at
+ *   the right
+ *
+ * All of the first two kinds share q's dtype; for float16 and bfloat16 `out` alone may be float32
+ * instead, in forward, which then does not round it, and in backward, whose gradients are then
+ * more exact.
+ *
+ * With cu_seqlens_q and cu_seqlens_k the sequences lie one after another and `batch` of the tensors
+ * is 1: q [1, num_heads_q, total_q, head_dim], lse [1, num_heads_q, total_q]. mask and bias are
+ * then broadcastable to [num_sequences, num_heads_q, longest_q, longest_k].
+ *
+ * With block_table, k and v are pages: [num_pages, num_heads_kv, page_size, head_dim]. seqlen_k of
+ * mask and bias is then the longest of kv_lengths, or max_pages * page_size.
  */
 #ifndef ATTNEXT_ATTNEXT_H_
 #define ATTNEXT_ATTNEXT_H_
