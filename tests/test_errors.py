@@ -161,6 +161,7 @@ def complain(call, error, argument):
     with pytest.raises(error) as caught:
         call()
     message = str(caught.value)
+    assert re.match(r"\w+: ", message), f"{message!r} does not name the function"
     assert re.search(rf"\b({argument})", message), f"{message!r} does not name {argument}"
     assert len(message) > 15, f"{message!r} explains nothing"
 
@@ -246,6 +247,25 @@ OTHER_CALLS = [
 ]  # fmt: skip
 
 
+def without_v(**change):
+    return {name: x for name, x in (base() | change).items() if name != "v"}
+
+
+def like_results(**change):
+    dout, lse = floats(BATCH, HEADS_Q, SEQLEN_Q, DIM_V), floats(BATCH, HEADS_Q, SEQLEN_Q)
+    return {"dout": dout, **base(), "out": dout, "lse": lse} | change
+
+
+class NoCapsule:
+    """Claims to have memory that others can read, and has none."""
+
+    def __dlpack_device__(self):
+        return 1, 0
+
+    def __dlpack__(self, **_):
+        return None
+
+
 def both_directions(**change):
     q, k, v_k = base().values()
     return {"q": q, "k": k, "v_q": floats(BATCH, HEADS_Q, SEQLEN_Q, DIM), "v_k": v_k} | change
@@ -256,6 +276,30 @@ TRANSLATED = [
     ("scale_per_head", attnext.attention, base() | {"scale": floats(3)}, "attention: scale must"),
     ("weight", attnext.attention, base() | {"score": ADDITIVE(floats(3))}, r"attention: AdditiveScore\.weight must"),
     ("dtype of weight", attnext.attention, base() | {"score": ADDITIVE(np.ones(DIM, int))}, r"attention: AdditiveScore\.weight must"),
+    ("k of backward", attnext.attention_backward, like_results(k=floats(SEQLEN_K, DIM)), "attention_backward: k must have as many axes as q"),
+    ("lse of backward", attnext.attention_backward, like_results(lse=floats(BATCH, HEADS_Q)), "attention_backward: lse must have 3 axes"),
+    ("dtype of dout", attnext.attention_backward, like_results(dout=np.ones((BATCH, HEADS_Q, SEQLEN_Q, DIM_V), complex)), "attention_backward: dout must be float64"),
+    ("seed of backward", attnext.attention_backward, like_results(dropout=0.5), "attention_backward: seed is required"),
+    ("pages of backward", attnext.attention_backward, like_results(**PAGED), "attention_backward: block_table is"),
+    ("option of backward", attnext.attention_backward, like_results(softcap=-1.0), "attention_backward: softcap must"),
+    ("text of weights", attnext.attention_weights, {"q": "queries", "k": "keys"}, "attention_weights: q must be an array"),
+    ("rows of weights", attnext.attention_weights, without_v(rows=[SEQLEN_Q]), r"attention_weights: rows must be in \[-5, 5\), found 5"),
+    ("score of weights", attnext.attention_weights, without_v(score=ADDITIVE(floats(3))), r"attention_weights: AdditiveScore\.weight must"),
+    ("packed weights", attnext.attention_weights, without_v(**PACKED, mask=np.ones((6, 9), bool)), "attention_weights: mask must broadcast"),
+    ("paged weights", attnext.attention_weights, without_v(**PAGED, bias=floats(16)), "attention_weights: bias must broadcast"),
+    ("layout of stats", attnext.attention_stats, without_v(layout="sbhd"), "attention_stats: layout must"),
+    ("option of stats", attnext.attention_stats, without_v(sinks=floats(3)), "attention_stats: sinks must"),
+    ("packed stats", attnext.attention_stats, without_v(**PACKED | {"cu_seqlens_k": [0, 4, 99]}), "attention_stats: cu_seqlens_k must end"),
+    ("paged stats", attnext.attention_stats, without_v(**PAGED | {"kv_lengths": [9, 3]}), "attention_stats: kv_lengths must"),
+    ("merge of nothing", attnext.merge_attention, {"outs": [], "lses": []}, "merge_attention: outs and lses must"),
+    ("merge of text", attnext.merge_attention, {"outs": ["out"], "lses": ["lse"]}, "merge_attention: outs must"),
+    ("dtype of lses", attnext.merge_attention, {"outs": [floats(2, 3)], "lses": [floats(2, dtype=np.float16)]}, "merge_attention: lses must be float32"),
+    ("shape of dropout_mask", attnext.dropout_mask, {"shape": (2, -1), "dropout": 0.5, "seed": 1}, "dropout_mask: shape must"),
+    ("seed of dropout_mask", attnext.dropout_mask, {"shape": (2, 2), "dropout": 0.5, "seed": -1}, "dropout_mask: seed must"),
+    ("dropout of dropout_mask", attnext.dropout_mask, {"shape": (2, 2), "dropout": 1.5, "seed": 1}, "dropout_mask: dropout must"),
+    ("window of explain", attnext.explain, base() | {"window": 3}, "explain: window must"),
+    ("k of explain", attnext.explain, base() | {"k": floats(BATCH, HEADS_K, SEQLEN_K, 32)}, "explain: k must have q's head_dim 8, found 32"),
+    ("no capsule", attnext.attention_stats, {"q": NoCapsule(), "k": NoCapsule()}, r"attention_stats: q \(NoCapsule\) has no memory to be read: NoCapsule.__dlpack__\(\) returned no DLPack capsule$"),
     ("k", attnext.bidirectional_attention, both_directions(k=floats(BATCH, HEADS_K, SEQLEN_K, 32)), "bidirectional_attention: k must have q's head_dim 8, found 32"),
     ("v_k", attnext.bidirectional_attention, both_directions(v_k=floats(BATCH, HEADS_K, SEQLEN_K, DIM, dtype=np.float64)), "bidirectional_attention: v_k must have q's dtype float32, found float64"),
     ("v_q", attnext.bidirectional_attention, both_directions(v_q=floats(BATCH, HEADS_Q, SEQLEN_Q, DIM, dtype=np.float64)), "bidirectional_attention: v_q must have k's dtype float32, found float64"),
@@ -274,7 +318,8 @@ TRANSLATED = [
     ids=[case[0] for case in TRANSLATED],
 )
 def test_messages_speak_of_the_function_called(function, arguments, begin):
-    with pytest.raises((ValueError, TypeError), match=f"^{begin}"):
+    refusals = (ValueError, TypeError, NotImplementedError)
+    with pytest.raises(refusals, match=f"^{begin}"):
         function(**arguments)
 
 

@@ -150,13 +150,16 @@ void describe(const DLTensor& theirs, attnext_tensor& tensor) {
 // sparse or deleted arrays).
 template <class Step>
 auto ask(py::handle value, const char* name, Step step) {
+  std::string reason;
   try {
     return step();
   } catch (py::error_already_set& error) {
     if (error.matches(PyExc_MemoryError) || !error.matches(PyExc_Exception)) throw;
-    raise(PyExc_TypeError, name, " (", type_name(value),
-          ") has no memory to be read: ", py::cast<std::string>(py::str(error.value())));
+    reason = py::cast<std::string>(py::str(error.value()));
+  } catch (const Refusal& refusal) {
+    reason = refusal.message;
   }
+  raise(PyExc_TypeError, name, " (", type_name(value), ") has no memory to be read: ", reason);
 }
 
 Array from_dlpack(py::handle value, const char* name, Role role) {

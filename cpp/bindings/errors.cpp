@@ -16,11 +16,10 @@ constexpr std::pair<const char*, const char*> kPythonNames[] = {
 
 std::string last_error_in_python() {
   std::string message = attnext_last_error();
-  const size_t begin = message.find(": ") + 2;  // every message starts "function: argument "
-  const size_t end = message.find(' ', begin);
+  message.erase(0, message.find(": ") + 2);  // it starts "function: argument "
+  const size_t end = message.find(' ');
   for (const auto& [ours, theirs] : kPythonNames) {
-    if (message.compare(begin, end - begin, ours) == 0)
-      return message.replace(begin, end - begin, theirs);
+    if (message.compare(0, end, ours) == 0) return message.replace(0, end, theirs);
   }
   return message;
 }

@@ -32,13 +32,13 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used(),
   m.attr("OPTION_NAMES") = option_names();
   register_result_tensor(m);
 
-  m.def("forward", &forward);
-  m.def("backward", &backward);
-  m.def("weights", &weights);
-  m.def("stats", &stats);
-  m.def("merge", &merge);
-  m.def("dropout_mask", &dropout_mask);
-  m.def("explain", &explain);
+  m.def("forward", speaking_as("attention", &forward));
+  m.def("backward", speaking_as("attention_backward", &backward));
+  m.def("weights", speaking_as("attention_weights", &weights));
+  m.def("stats", speaking_as("attention_stats", &stats));
+  m.def("merge", speaking_as("merge_attention", &merge));
+  m.def("dropout_mask", speaking_as("dropout_mask", &dropout_mask));
+  m.def("explain", speaking_as("explain", &explain));
 
   m.def("version", &attnext_version);
   m.def("isa", &attnext_isa);

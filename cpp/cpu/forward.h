@@ -82,15 +82,72 @@ static void drop_weights(const Group& g, const Panel<A>& panel, const KeyTile& t
   });
 }
 
+// A weight is exact to rounding whatever maximum it is relative to, as long as sums stay finite.
+template <class A>
+constexpr A kLargestSum = A(1e12);
+
+// Rows whose sum of weights `sum` has grown out of hand take the maximum of `s` too; the others,
+// and rows that are NaN for good, keep theirs: a row's bits must not depend on its neighbours.
+template <class A>
+static void raise_outgrown(int vectors, int64_t num_keys, int64_t head_dim_v, const A* s,
+                           const A* sum, A* o_t, RowState<A>* state) {
+  const int lanes = vectors * kLanes<A>;
+  for (int lane = 0; lane < lanes; lane += kLanes<A>) {
+    const Vec<A> old_max = load<A>(state->row_max + lane);
+    const Vec<A> row_max = column_maximum<A>(s + lane, lanes, num_keys, old_max);
+    const IntVec<A> has_outgrown = load<A>(sum + lane) > splat<A>(kLargestSum<A>);
+    raise_maximum<A>(lanes, lane, select<A>(has_outgrown, row_max, old_max), head_dim_v, o_t,
+                     state);
+  }
+}
+
+// The common case in one step: dot scores that nothing modifies, p = 2^(s - max) straight from the
+// registers. The maximum of earlier keys serves until a sum outgrows it. False, and nothing is
+// changed but `w.s`: some row has no maximum yet.
+template <class A>
+static bool soften_directly(const Group& g, const KeyTile& tile, RowBlock<A> k, int i,
+                            ForwardScratch<A>& w) {
+  const Panel<A>& panel = w.block->panels[i];
+  RowState<A>* state = &w.block->states[i];
+  const int64_t num_keys = tile.keys.end - tile.keys.begin, head_dim = g.problem->head_dim;
+  const int lanes = lanes_of(panel);
+  for (int lane = 0; lane < lanes; lane += kLanes<A>)
+    if (any<A>(load<A>(state->row_max + lane) == -splat<A>(A(__builtin_inf())))) return false;
+  alignas(kVectorBytes) A sum[kPanelLanes<A>] = {};
+  multiply_and_soften<A>(panel.vectors, k, num_keys, panel.q_t, head_dim, state->row_max, sum, w.s);
+  IntVec<A> has_outgrown{};
+  for (int lane = 0; lane < lanes; lane += kLanes<A>)
+    has_outgrown |= load<A>(sum + lane) > splat<A>(kLargestSum<A>);
+  if (any<A>(has_outgrown)) {
+    multiply_keys<A, DotTerm>(panel.vectors, k, num_keys, panel.q_t, nullptr, head_dim, w.s);
+    raise_outgrown<A>(panel.vectors, num_keys, g.problem->head_dim_v, w.s, sum, w.block->o_t[i],
+                      state);
+    std::memset(sum, 0, sizeof(sum));
+    multiply_and_soften<A>(panel.vectors, k, num_keys, panel.q_t, head_dim, state->row_max, sum,
+                           w.s);
+  }
+  for (int lane = 0; lane < lanes; lane += kLanes<A>)
+    add_to<A>(state->row_sum + lane, load<A>(sum + lane));
+  return true;
+}
+
+ATTNEXT_HD bool is_modified(const Problem& p, const KeyTile& tile) {
+  return is_masked(p, tile) || p.softcap > 0 || p.alibi_slopes;
+}
+
 // s = q kT, modified; p = 2^(s - max); o += p v.
 template <class A, class Term>
 static void attend_tile(const Group& g, const KeyTile& tile, RowBlock<A> k, RowBlock<A> v, int i,
                         ForwardScratch<A>& w) {
   const Problem& p = *g.problem;
   const Panel<A>& panel = w.block->panels[i];
+  RowState<A>* state = &w.block->states[i];
   const int64_t num_keys = tile.keys.end - tile.keys.begin;
-  compute_scores<A, Term>(g, panel, tile, k, kForwardScale<Term>, ScoreTrace<A>{}, w.s, w.scratch);
-  soften<A>(panel.vectors, num_keys, p.head_dim_v, w.s, w.block->o_t[i], &w.block->states[i]);
+  if (!Term::kIsBilinear || is_modified(p, tile) || !soften_directly<A>(g, tile, k, i, w)) {
+    compute_scores<A, Term>(g, panel, tile, k, kForwardScale<Term>, ScoreTrace<A>{}, w.s,
+                            w.scratch);
+    soften<A>(panel.vectors, num_keys, p.head_dim_v, w.s, w.block->o_t[i], state);
+  }
   if (p.dropout.probability > 0) drop_weights<A>(g, panel, tile, w.s, w.scratch);
   accumulate<A, DotTerm>(panel.vectors, v, num_keys, p.head_dim_v, w.s, lanes_of(panel), nullptr,
                          w.block->o_t[i]);

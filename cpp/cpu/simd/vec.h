@@ -74,6 +74,11 @@ ATTNEXT_HD void store_unaligned(A* p, Vec<A> x) {
   *reinterpret_cast<typename VectorOf<A>::Unaligned*>(p) = x;
 }
 
+template <class A>
+ATTNEXT_HD void add_to(A* p, Vec<A> x) {
+  store<A>(p, load<A>(p) + x);
+}
+
 // Subtracting zero makes compilers broadcast; filling elements one by one compiles to masked
 // inserts.
 template <class A>

@@ -17,20 +17,45 @@ struct RowBlock {
   int64_t stride;
 };
 
-// A tile is summed from zero and then joins what is there: a chain over all keys would round as
-// often as there are keys.
-template <class A>
-ATTNEXT_HD void add_to(A* p, Vec<A> x) {
-  store<A>(p, load<A>(p) + x);
-}
+// What becomes of the sums of a score tile. Kept, they are the raw scores.
+template <class A, int kVectors>
+struct KeepScores {
+  inline __attribute__((always_inline)) Vec<A> start(int) const { return Vec<A>{}; }
+  inline __attribute__((always_inline)) Vec<A> finish(Vec<A> s, int) { return s; }
+  inline __attribute__((always_inline)) void save() {}
+};
 
-// s[key][lane] = sum_d term(q[d][lane], k[key][d])
-template <class A, class Term, int kKeys, int kVectors>
-ATTNEXT_HD void score_tile(RowBlock<A> k, const A* q_t, const A* weight_t, int64_t head_dim, A* s) {
+// Softened, they are p = 2^(s - row_max) straight from the registers, with the sums of p beside
+// them: the exponential of one tile overlaps with the products of the next.
+template <class A, int kVectors>
+struct SoftenScores {
+  A* row_sum;
+  Vec<A> base[kVectors], sum[kVectors];
+  inline __attribute__((always_inline)) SoftenScores(const A* row_max, A* sums) : row_sum(sums) {
+    ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
+      base[j] = load<A>(row_max + j * kLanes<A>);
+      sum[j] = load<A>(sums + j * kLanes<A>);
+    }
+  }
+  inline __attribute__((always_inline)) Vec<A> start(int j) const { return -base[j]; }
+  inline __attribute__((always_inline)) Vec<A> finish(Vec<A> s, int j) {
+    const Vec<A> p = exp2<A>(s);
+    sum[j] += p;
+    return p;
+  }
+  inline __attribute__((always_inline)) void save() {
+    ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) store<A>(row_sum + j * kLanes<A>, sum[j]);
+  }
+};
+
+// s[key][lane] = finish(start[lane] + sum_d term(q[d][lane], k[key][d]))
+template <class A, class Term, int kKeys, int kVectors, class Finish>
+ATTNEXT_HD void score_tile(RowBlock<A> k, const A* q_t, const A* weight_t, int64_t head_dim, A* s,
+                           Finish finish) {
   constexpr int kStride = kVectors * kLanes<A>;
   Vec<A> sum[kKeys][kVectors];
   ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
-      sum[i][j] = Vec<A>{};
+      sum[i][j] = finish.start(j);
   for (int64_t d = 0; d < head_dim; ++d) {
     Vec<A> q[kVectors], weight[kVectors];
     ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
@@ -44,11 +69,14 @@ ATTNEXT_HD void score_tile(RowBlock<A> k, const A* q_t, const A* weight_t, int64
     }
   }
   ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
-      store<A>(s + i * kStride + j * kLanes<A>, sum[i][j]);
+      store<A>(s + i * kStride + j * kLanes<A>, finish.finish(sum[i][j], j));
+  finish.save();
 }
 
 // out_t[d][lane] += sum_key p[key][lane] slope_q(q[d][lane], k[key][d]): for the dot term the slope
-// is k alone, which makes this p v as well as ds k. Rows of p are `p_stride` apart.
+// is k alone, which makes this p v as well as ds k. Rows of p are `p_stride` apart. A
+// tile is summed from zero and then joins what is there: a chain over all keys would round as often
+// as there are keys.
 template <class A, class Term, int kRows, int kVectors>
 ATTNEXT_HD void accumulate_tile(RowBlock<A> k, const A* p, int64_t p_stride, int64_t num_keys,
                                 const A* q_t, A* out_t) {
@@ -117,7 +145,21 @@ static void multiply_keys(int vectors, RowBlock<A> k, int64_t num_keys, const A*
   with_vectors(vectors, [&](auto v) {
     for_tiles<kTileRows>(num_keys, [&](auto rows, int64_t key) {
       score_tile<A, Term, rows.value, v.value>({k.data + key * k.stride, k.stride}, q_t, weight_t,
-                                               head_dim, s + key * v.value * kLanes<A>);
+                                               head_dim, s + key * v.value * kLanes<A>,
+                                               KeepScores<A, v.value>{});
+    });
+  });
+}
+
+// The same for dot scores that nothing modifies: p relative to row_max, and row_sum += p.
+template <class A>
+static void multiply_and_soften(int vectors, RowBlock<A> k, int64_t num_keys, const A* q_t,
+                                int64_t head_dim, const A* row_max, A* row_sum, A* p) {
+  with_vectors(vectors, [&](auto v) {
+    for_tiles<kTileRows>(num_keys, [&](auto rows, int64_t key) {
+      score_tile<A, DotTerm, rows.value, v.value>({k.data + key * k.stride, k.stride}, q_t, q_t,
+                                                  head_dim, p + key * v.value * kLanes<A>,
+                                                  SoftenScores<A, v.value>(row_max, row_sum));
     });
   });
 }

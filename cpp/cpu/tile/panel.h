@@ -64,16 +64,26 @@ static void load_transposed(const LaneRows<A>& rows, int vectors, int64_t begin,
     }
     return;
   }
+  const bool is_direct = rows.dtype == kAccumulatorDType<A> && rows.stride == 1;
   for (int j = 0; j < vectors; ++j) {
+    const char* const* row = rows.row + j * kLanes<A>;
     for (int64_t i = 0; i < count; i += kLanes<A>) {
       const int64_t columns = min_of(kLanes<A>, count - i);
       Vec<A> block[kLanes<A>];
-      for (int lane = 0; lane < kLanes<A>; ++lane)
-        block[lane] = load_elements<A>(rows.row[j * kLanes<A> + lane], rows.dtype, rows.stride,
-                                       begin + i, columns);
+      if (is_direct && columns == kLanes<A>) {
+        ATTNEXT_UNROLL for (int lane = 0; lane < kLanes<A>; ++lane) block[lane] =
+            load_unaligned<A>(reinterpret_cast<const A*>(row[lane]) + begin + i);
+      } else {
+        for (int lane = 0; lane < kLanes<A>; ++lane)
+          block[lane] = load_elements<A>(row[lane], rows.dtype, rows.stride, begin + i, columns);
+      }
       transpose<A>(block);
-      for (int64_t c = 0; c < columns; ++c)
-        store<A>(out + (i + c) * lanes + j * kLanes<A>, block[c]);
+      A* to = out + i * lanes + j * kLanes<A>;
+      if (columns == kLanes<A>) {
+        ATTNEXT_UNROLL for (int c = 0; c < kLanes<A>; ++c) store<A>(to + c * lanes, block[c]);
+      } else {
+        for (int64_t c = 0; c < columns; ++c) store<A>(to + c * lanes, block[c]);
+      }
     }
   }
 }
@@ -89,9 +99,15 @@ static void store_transposed(const Panel<A>& panel, const A* in, const A* factor
     const Vec<A> scale = load<A>(factor + first);
     for (int64_t i = 0; i < count; i += kLanes<A>) {
       const int64_t columns = min_of(kLanes<A>, count - i);
+      const A* from = in + i * lanes + first;
       Vec<A> block[kLanes<A>];
-      for (int64_t c = 0; c < kLanes<A>; ++c)
-        block[c] = c < columns ? load<A>(in + (i + c) * lanes + first) * scale : Vec<A>{};
+      if (columns == kLanes<A>) {
+        ATTNEXT_UNROLL for (int c = 0; c < kLanes<A>; ++c) block[c] =
+            load<A>(from + c * lanes) * scale;
+      } else {
+        for (int64_t c = 0; c < kLanes<A>; ++c)
+          block[c] = c < columns ? load<A>(from + c * lanes) * scale : Vec<A>{};
+      }
       transpose<A>(block);
       for (int64_t lane = 0; lane < min_of(kLanes<A>, num_rows - first); ++lane)
         store_elements<A>(pointer(panel.rows.begin + first + lane), dtype_of(t), t.strides[3], i,

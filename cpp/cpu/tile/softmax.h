@@ -35,30 +35,37 @@ ATTNEXT_HD Vec<A> column_maximum(const A* s, int64_t stride, int64_t num_keys, V
   return maximum<A>(maximum<A>(chains[0], chains[1]), maximum<A>(chains[2], chains[3]));
 }
 
-// s <- p = 2^(s - row_max). Raises row_max, and rescales the sums and the accumulated
-// o[head_dim_v][lanes] to it.
+// Makes `row_max` the maximum of the lanes from `lane` on: their sum and o are rescaled to it.
+template <class A>
+static void raise_maximum(int lanes, int lane, Vec<A> row_max, int64_t head_dim_v, A* o_t,
+                          RowState<A>* state) {
+  const Vec<A> rescale = state_weight<VectorMath<A>>(load<A>(state->row_max + lane), row_max);
+  store<A>(state->row_max + lane, row_max);
+  if (!any<A>(rescale != splat<A>(A(1)))) return;
+  store<A>(state->row_sum + lane, load<A>(state->row_sum + lane) * rescale);
+  for (int64_t d = 0; d < head_dim_v; ++d)
+    store<A>(o_t + d * lanes + lane, load<A>(o_t + d * lanes + lane) * rescale);
+}
+
+// s <- p = 2^(s - row_max), the maximum raised before and the sums after.
 template <class A>
 static void soften(int vectors, int64_t num_keys, int64_t head_dim_v, A* s, A* o_t,
                    RowState<A>* state) {
   const int lanes = vectors * kLanes<A>;
   for (int lane = 0; lane < lanes; lane += kLanes<A>) {
-    const Vec<A> old_max = load<A>(state->row_max + lane);
-    const Vec<A> row_max = column_maximum<A>(s + lane, lanes, num_keys, old_max);
-    // While every score is masked the weights are 2^(-infinity - 0) = 0, not 2^(-infinity +
-    // infinity).
+    const Vec<A> row_max =
+        column_maximum<A>(s + lane, lanes, num_keys, load<A>(state->row_max + lane));
+    raise_maximum<A>(lanes, lane, row_max, head_dim_v, o_t, state);
+    // While every score is masked the weights are 2^(-infinity - 0) = 0, not
+    // 2^(-infinity + infinity).
     const Vec<A> base = VectorMath<A>::finite_or_zero(row_max);
-    const Vec<A> rescale = state_weight<VectorMath<A>>(old_max, row_max);
     Vec<A> sum{};
     for (int64_t key = 0; key < num_keys; ++key) {
       const Vec<A> p = exp2<A>(load<A>(s + key * lanes + lane) - base);
       store<A>(s + key * lanes + lane, p);
       sum += p;
     }
-    store<A>(state->row_max + lane, row_max);
-    store<A>(state->row_sum + lane, load<A>(state->row_sum + lane) * rescale + sum);
-    if (!any<A>(rescale != splat<A>(A(1)))) continue;
-    for (int64_t d = 0; d < head_dim_v; ++d)
-      store<A>(o_t + d * lanes + lane, load<A>(o_t + d * lanes + lane) * rescale);
+    add_to<A>(state->row_sum + lane, sum);
   }
 }
 

@@ -194,7 +194,11 @@ class Problem:
         return visible
 
     def _of_sequence(self, x, absent, b, len_q, len_k):
-        """Take one sequence's part of a mask or bias, which may reach beyond the longest one."""
+        """Take one sequence's part of a mask or bias.
+
+        Each axis has the longest sequence's length or 1; with a block table, the keys' axis may
+        have max_pages * page_size instead.
+        """
         x = np.asarray(absent if x is None else x)
         x = x if x.dtype == bool else self.number.wide(x)
         x = x.reshape((1,) * (4 - x.ndim) + x.shape)
