@@ -13,6 +13,7 @@ namespace attnext {
 // Dot and, on rows divided by their norm, cosine.
 struct DotTerm {
   static constexpr bool kHasWeight = false, kIsBilinear = true;
+  static constexpr int kSumBlock = 64;  // terms of either sign
   template <class Math, class V>
   ATTNEXT_HD V add(V sum, V q, V k, V) {
     return sum + q * k;
@@ -31,6 +32,7 @@ struct DotTerm {
 // close.
 struct SquareTerm {
   static constexpr bool kHasWeight = false, kIsBilinear = false;
+  static constexpr int kSumBlock = 32;  // terms of one sign: the sum outgrows them quickly
   template <class Math, class V>
   ATTNEXT_HD V add(V sum, V q, V k, V) {
     const V difference = q - k;
@@ -49,6 +51,7 @@ struct SquareTerm {
 // weight . tanh(q + k), Bahdanau, Cho, Bengio 2015 (arXiv:1409.0473); a bias has joined q before.
 struct AdditiveTerm {
   static constexpr bool kHasWeight = true, kIsBilinear = false;
+  static constexpr int kSumBlock = 32;
   template <class Math, class V>
   ATTNEXT_HD V add(V sum, V q, V k, V weight) {
     return sum + weight * Math::tanh(q + k);
@@ -69,6 +72,13 @@ ATTNEXT_HD V finish_neg_l2(V sum) {
 template <class V>
 ATTNEXT_HD V finish_neg_l2_slope(V finished) {
   return finished < V{} ? V{} - 1 / (finished + finished) : V{};
+}
+
+// Far beyond any score a cap changes no bit of it, and score / cap would be below the normal range.
+template <class A>
+ATTNEXT_HD A effective_cap(double cap) {
+  const double largest = sizeof(A) == 4 ? 1e18 : 1e30;
+  return static_cast<A>(cap < largest ? cap : largest);
 }
 
 template <class Math, class V, class A>

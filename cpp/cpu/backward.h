@@ -171,6 +171,7 @@ static void carve_sums(const BackwardParams& params, int64_t items, Arena* arena
   sums->bias_sum = bias_sum_of(params);
   sums->progress = take<int64_t>(arena, items);
   sums->lse_log2 = take<A>(arena, rows);
+  sums->lse_rest = take<A>(arena, rows);
   sums->delta = take<A>(arena, rows);
   const bool has_row_sums =
       params.dscale || params.dalibi_slopes || params.dsinks || sums->bias_sum == BiasSum::kPerRow;

@@ -16,7 +16,8 @@ struct BackwardSums {
   int64_t* queries_before;  // [batch + 1]: queries of the sequences before
   int64_t* keys_before;     // [batch + 1]
   int64_t* progress;        // [items]
-  A *lse_log2, *delta;      // [rows]
+  A *lse_log2, *lse_rest;   // [rows], see GradientPanel
+  A* delta;                 // [rows]
   double* rows;             // [rows, kNumRowSums], null where not wanted
   A* bias_keys;             // [heads x keys], null where not wanted
   double* weight;           // [items, group_size, padded head_dim], null where not wanted
@@ -102,6 +103,7 @@ static void load_gradient_block(const BackwardParams& params, const BackwardSums
     for (int lane = 0; lane < lanes_of(panel.panel); ++lane) {
       const int64_t row = row_base(sums, g) + min_of(begin + lane, rows.end - 1);
       panel.lse_log2[lane] = sums.lse_log2[row];
+      panel.lse_rest[lane] = sums.lse_rest[row];
       panel.delta[lane] = sums.delta[row];
     }
   }

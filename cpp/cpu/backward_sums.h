@@ -46,7 +46,11 @@ static void prepare_group(const BackwardParams& params, const BackwardSums<A>& s
     const double delta = row_delta<A>(params, g, row);
     const double lse = read_element<double>(row_pointer(g, params.lse, row), dtype_of(params.lse));
     sums.delta[base + row] = static_cast<A>(delta);
-    sums.lse_log2[base + row] = static_cast<A>(row_lse_log2(lse));
+    const double lse_log2 = row_lse_log2(lse);
+    const A rounded = static_cast<A>(lse_log2);
+    sums.lse_log2[base + row] = rounded;
+    sums.lse_rest[base + row] =
+        __builtin_isinf(lse_log2) ? A(0) : static_cast<A>(lse_log2 - static_cast<double>(rounded));
     if (sums.rows)
       std::memset(sums.rows + (base + row) * kNumRowSums, 0, sizeof(double) * kNumRowSums);
     if (sums.dq) std::memset(sums.dq + (base + row) * width, 0, sizeof(A) * width);

@@ -1,5 +1,5 @@
 // Looking at attention: the weights of chosen rows, and per-row and per-key statistics of all of
-// them in O(seqlen) memory. Both recompute scores tile by tile, once for the lse of a row and once
+// them in O(seqlen) memory. Both recompute scores tile by tile, once for the sum of a row and once
 // for its weights.
 #pragma once
 
@@ -29,26 +29,31 @@ static void for_score_tiles(const Group& g, ForwardScratch<A>& w, F&& visit) {
   }
 }
 
-// Loads a block and finds the lse of its rows: natural in `lse`, and to base 2 as weights need it.
+// What the weights of a block's rows are relative to: p = factor 2^(s - base). More exact than
+// 2^(s - lse), for a large lse is a rounded one.
 template <class A>
-struct BlockLse {
-  alignas(kVectorBytes) A natural[kMaxPanels][kPanelLanes<A>];
-  alignas(kVectorBytes) A log2[kMaxPanels][kPanelLanes<A>];
+struct BlockWeights {
+  alignas(kVectorBytes) A base[kMaxPanels][kPanelLanes<A>];
+  alignas(kVectorBytes) A factor[kMaxPanels][kPanelLanes<A>];
+  alignas(kVectorBytes) A lse[kMaxPanels][kPanelLanes<A>];  // natural
 };
 
+// Loads a block and finds them.
 template <class A, class Term>
-static void find_lse(const Group& g, Span rows, ForwardScratch<A>& w, BlockLse<A>* lse) {
+static void find_weights(const Group& g, Span rows, ForwardScratch<A>& w,
+                         BlockWeights<A>* weights) {
   load_block<A, Term>(g, rows, w);
   QueryBlock<A>& block = *w.block;
   for_score_tiles<A, Term>(g, w, [&](int i, const KeyTile& tile, A* s) {
     soften<A>(block.panels[i].vectors, tile.keys.end - tile.keys.begin, 0, s, block.o_t[i],
               &block.states[i]);
   });
-  alignas(kVectorBytes) A factor[kPanelLanes<A>];
   for (int i = 0; i < block.num_panels; ++i) {
-    finish_rows<A>(g, block.panels[i], block.states[i], 0, block.o_t[i], factor, lse->natural[i]);
-    for (int lane = 0; lane < lanes_of(block.panels[i]); ++lane)
-      lse->log2[i][lane] = static_cast<A>(row_lse_log2(static_cast<double>(lse->natural[i][lane])));
+    finish_rows<A>(g, block.panels[i], block.states[i], 0, block.o_t[i], weights->factor[i],
+                   weights->lse[i]);
+    for (int lane = 0; lane < lanes_of(block.panels[i]); lane += kLanes<A>)
+      store<A>(weights->base[i] + lane,
+               VectorMath<A>::finite_or_zero(load<A>(block.states[i].row_max + lane)));
   }
 }
 
@@ -65,18 +70,17 @@ static void weights_block(const WeightsParams& params, const Group& g, Span rows
     fill_row<A>(row_of(row), out, g.problem->seqlen_k, A(0));
   const int64_t existing = min_of(rows.end, g.num_rows);
   if (rows.begin >= existing) return;
-  BlockLse<A> lse;
-  find_lse<A, Term>(g, {rows.begin, existing}, w, &lse);
-  alignas(kVectorBytes) A ones[kPanelLanes<A>];
-  for (A& one : ones) one = A(1);
+  BlockWeights<A> weights;
+  find_weights<A, Term>(g, {rows.begin, existing}, w, &weights);
   for_score_tiles<A, Term>(g, w, [&](int i, const KeyTile& tile, A* s) {
     const Panel<A>& panel = w.block->panels[i];
     for_scores(panel, tile, [&](int64_t at, int64_t, int lane) {
-      store<A>(s + at, exp2<A>(load<A>(s + at) - load<A>(lse.log2[i] + lane)));
+      store<A>(s + at, exp2<A>(load<A>(s + at) - load<A>(weights.base[i] + lane)));
     });
-    store_transposed<A>(panel, s, ones, tile.keys.end - tile.keys.begin, out, [&](int64_t row) {
-      return row_of(row) + tile.keys.begin * out.strides[3] * size_of(dtype_of(out));
-    });
+    store_transposed<A>(
+        panel, s, weights.factor[i], tile.keys.end - tile.keys.begin, out, [&](int64_t row) {
+          return row_of(row) + tile.keys.begin * out.strides[3] * size_of(dtype_of(out));
+        });
   });
 }
 
@@ -100,37 +104,48 @@ static void run_weights(const WeightsParams& params) {
   });
 }
 
-// -sum p ln p of each row, as sum p (lse - s): rows whose every key is masked have none.
+// -sum p ln p of each row. Keys without weight add nothing, -0 ln 0.
 template <class A>
-static void add_entropy(const Panel<A>& panel, const KeyTile& tile, const A* s, const A* lse_log2,
-                        A* entropy) {
-  for_scores(panel, tile, [&](int64_t at, int64_t, int lane) {
-    const Vec<A> surprise = load<A>(lse_log2 + lane) - load<A>(s + at);
-    const Vec<A> p = exp2<A>(-surprise);
-    const Vec<A> term = select<A>(p == Vec<A>{}, Vec<A>{}, p * surprise * A(kLn2));
-    store<A>(entropy + lane, load<A>(entropy + lane) + term);
-  });
+static void add_entropy(const Panel<A>& panel, const KeyTile& tile, const A* s, const A* base,
+                        const A* factor, A* entropy) {
+  const int lanes = lanes_of(panel);
+  for (int lane = 0; lane < lanes; lane += kLanes<A>) {
+    const Vec<A> shift = log<A>(load<A>(factor + lane));
+    Vec<A> sum{};
+    for (int64_t key = 0; key < tile.keys.end - tile.keys.begin; ++key) {
+      const Vec<A> relative = load<A>(s + key * lanes + lane) - load<A>(base + lane);
+      const Vec<A> p = exp2<A>(relative) * load<A>(factor + lane);
+      sum -= select<A>(p == Vec<A>{}, Vec<A>{}, p * (relative * A(kLn2) + shift));
+    }
+    add_to<A>(entropy + lane, sum);
+  }
 }
 
-// `lse_rows`: [rows of the group], kept for the key sums.
+// What the weights of a group's rows are relative to, kept for the key sums: [rows of the group].
+template <class A>
+struct RowWeights {
+  A *base, *factor;
+};
+
 template <class A, class Term>
-static void stats_block(const StatsParams& params, const Group& g, Span rows, A* lse_rows,
-                        ForwardScratch<A>& w) {
-  BlockLse<A> lse;
-  find_lse<A, Term>(g, rows, w, &lse);
+static void stats_block(const StatsParams& params, const Group& g, Span rows,
+                        const RowWeights<A>& kept, ForwardScratch<A>& w) {
+  BlockWeights<A> weights;
+  find_weights<A, Term>(g, rows, w, &weights);
   alignas(kVectorBytes) A entropy[kMaxPanels][kPanelLanes<A>] = {};
   if (is_present(params.entropy))
     for_score_tiles<A, Term>(g, w, [&](int i, const KeyTile& tile, A* s) {
-      add_entropy<A>(w.block->panels[i], tile, s, lse.log2[i], entropy[i]);
+      add_entropy<A>(w.block->panels[i], tile, s, weights.base[i], weights.factor[i], entropy[i]);
     });
   for (int64_t row = rows.begin; row < rows.end; ++row) {
     const int64_t i = (row - rows.begin) / kPanelLanes<A>,
                   lane = (row - rows.begin) % kPanelLanes<A>;
-    lse_rows[row] = lse.log2[i][lane];
+    kept.base[row] = weights.base[i][lane];
+    kept.factor[row] = weights.factor[i][lane];
     const auto write_row = [&](const TensorView& t, A value) {
       if (is_present(t)) write_element<A>(row_pointer(g, t, row), dtype_of(t), value);
     };
-    write_row(params.lse, lse.natural[i][lane]);
+    write_row(params.lse, weights.lse[i][lane]);
     write_row(params.row_max, w.block->states[i].row_max[lane] * A(kLn2));
     write_row(params.entropy, entropy[i][lane]);
   }
@@ -164,8 +179,8 @@ ATTNEXT_HD char* mass_pointer(const StatsParams& params, const Group& g, int64_t
 // What the keys of `chunk` receive from all rows of the group, in float64:
 // [group_size][kChunkKeys].
 template <class A, class Term>
-static void sum_key_mass(const Group& g, Span chunk, const A* lse_rows, ForwardScratch<A>& w,
-                         double* mass) {
+static void sum_key_mass(const Group& g, Span chunk, const RowWeights<A>& kept,
+                         ForwardScratch<A>& w, double* mass) {
   const Problem& p = *g.problem;
   const Span queries = visible_queries(g.mask, chunk);
   const Span rows = {queries.begin * p.group_size, queries.end * p.group_size};
@@ -186,9 +201,11 @@ static void sum_key_mass(const Group& g, Span chunk, const A* lse_rows, ForwardS
             const int64_t count = min_of(kLanes<A>, panel.rows.end - row),
                           lane = row - panel.rows.begin;
             const Vec<A> s = load<A>(w.s + (at - tile.keys.begin) * lanes_of(panel) + lane);
-            const Vec<A> weight =
-                exp2<A>(s - load_elements<A>(reinterpret_cast<const char*>(lse_rows + row),
-                                             kAccumulatorDType<A>, 1, 0, count));
+            const auto row_values = [&](const A* values) {
+              return load_elements<A>(reinterpret_cast<const char*>(values + row),
+                                      kAccumulatorDType<A>, 1, 0, count);
+            };
+            const Vec<A> weight = exp2<A>(s - row_values(kept.base)) * row_values(kept.factor);
             for (int64_t r = 0; r < count; ++r)
               mass[(row + r) % p.group_size * kChunkKeys + at - chunk.begin] +=
                   static_cast<double>(weight[r]);
@@ -200,12 +217,12 @@ static void sum_key_mass(const Group& g, Span chunk, const A* lse_rows, ForwardS
 
 template <class A, class Term>
 static void key_mass_item(const StatsParams& params, const Group& g, int64_t chunk,
-                          const A* lse_rows, ForwardScratch<A>& w, double* mass) {
+                          const RowWeights<A>& kept, ForwardScratch<A>& w, double* mass) {
   const Problem& p = params.problem;
   const Span keys = {chunk * kChunkKeys, min_of((chunk + 1) * kChunkKeys, p.seqlen_k)};
   const Span existing = {keys.begin, min_of(keys.end, g.mask.seqlen_k)};
   std::memset(mass, 0, sizeof(double) * p.group_size * kChunkKeys);
-  if (existing.begin < existing.end) sum_key_mass<A, Term>(g, existing, lse_rows, w, mass);
+  if (existing.begin < existing.end) sum_key_mass<A, Term>(g, existing, kept, w, mass);
   const int64_t end = p.is_packed ? existing.end : keys.end;  // beyond a padded sequence: 0
   for (int64_t head = 0; head < p.group_size; ++head)
     for (int64_t key = keys.begin; key < end; ++key)
@@ -228,11 +245,12 @@ static void run_stats(const StatsParams& params) {
   const int64_t chunks = divide_up(p.seqlen_k, kChunkKeys), groups = p.batch * p.num_heads_kv;
   const int workers = num_workers(max_of(num_items(items), groups * chunks), score_flops(p, 3));
   const Scratches<ForwardScratch<A>, carve_forward<A>> scratch(p, workers);
-  const Memory lse_memory(static_cast<int64_t>(sizeof(A)) *
-                          max_of(1, queries_before[p.batch] * p.num_heads_q));
-  const auto lse_of = [&](const Group& g) {
-    return reinterpret_cast<A*>(lse_memory.data()) + queries_before[g.sequence] * p.num_heads_q +
-           g.head_kv * g.num_rows;
+  const int64_t num_rows = queries_before[p.batch] * p.num_heads_q;
+  const Memory kept_memory(static_cast<int64_t>(sizeof(A)) * 2 * max_of(1, num_rows));
+  const auto kept_of = [&](const Group& g) {
+    A* base = reinterpret_cast<A*>(kept_memory.data()) +
+              queries_before[g.sequence] * p.num_heads_q + g.head_kv * g.num_rows;
+    return RowWeights<A>{base, base + num_rows};
   };
   run_items(num_items(items), workers, [&](int64_t item, int worker) {
     const Place place = place_of(items, item);
@@ -241,7 +259,7 @@ static void run_stats(const StatsParams& params) {
     const Span rows = {place.index * kTileQ<A>, min_of((place.index + 1) * kTileQ<A>, g.num_rows)};
     if (rows.begin >= rows.end) return;
     ForwardScratch<A> w = scratch[worker];
-    stats_block<A, Term>(params, g, rows, lse_of(g), w);
+    stats_block<A, Term>(params, g, rows, kept_of(g), w);
   });
   if (!is_present(params.key_mass)) return;
   const int64_t mass_bytes = static_cast<int64_t>(sizeof(double)) * p.group_size * kChunkKeys;
@@ -249,7 +267,7 @@ static void run_stats(const StatsParams& params) {
   run_items(groups * chunks, workers, [&](int64_t item, int worker) {
     const Group g = group_of(p, item / chunks / p.num_heads_kv, item / chunks % p.num_heads_kv);
     ForwardScratch<A> w = scratch[worker];
-    key_mass_item<A, Term>(params, g, item % chunks, lse_of(g), w,
+    key_mass_item<A, Term>(params, g, item % chunks, kept_of(g), w,
                            reinterpret_cast<double*>(mass.data() + worker * mass_bytes));
   });
 }

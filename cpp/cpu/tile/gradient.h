@@ -24,7 +24,8 @@ struct GradientPanel {
   double sums[kNumRowSums][kPanelLanes<A>];
   A* dout_t;  // [head_dim_v][lanes]
   A* dq_t;    // [head_dim][lanes]
-  alignas(kVectorBytes) A lse_log2[kPanelLanes<A>];
+  // Two numbers that add up to the lse to base 2: a single one rounds p where the lse is large.
+  alignas(kVectorBytes) A lse_log2[kPanelLanes<A>], lse_rest[kPanelLanes<A>];
   alignas(kVectorBytes) A delta[kPanelLanes<A>];
 };
 
@@ -46,7 +47,8 @@ static void differentiate_softmax(const Group& g, const GradientPanel<A>& panel,
   const Vec<A> masked = splat<A>(A(-__builtin_inf()));
   for_scores(panel.panel, tile, [&](int64_t i, int64_t key, int lane) {
     const Vec<A> s = load<A>(t.s + i);
-    const Vec<A> p = exp2<A>(s - load<A>(panel.lse_log2 + lane));
+    const Vec<A> relative = s - load<A>(panel.lse_log2 + lane);
+    const Vec<A> p = exp2<A>(relative - load<A>(panel.lse_rest + lane));
     const Vec<A> kept = has_dropout ? load<A>(t.scratch + i) : splat<A>(A(1));
     const Vec<A> ds = score_gradient(p, load<A>(t.dp + i) * kept, load<A>(panel.delta + lane));
     // A masked pair has no gradient even where its value or key is not finite.

@@ -48,28 +48,37 @@ struct SoftenScores {
   }
 };
 
-// s[key][lane] = finish(start[lane] + sum_d term(q[d][lane], k[key][d]))
+// s[key][lane] = finish(start[lane] + sum_d term(q[d][lane], k[key][d])), the sum in blocks of
+// Term::kSumBlock: a chain over a long head_dim would round too often. Between blocks it lies in s.
 template <class A, class Term, int kKeys, int kVectors, class Finish>
 ATTNEXT_HD void score_tile(RowBlock<A> k, const A* q_t, const A* weight_t, int64_t head_dim, A* s,
                            Finish finish) {
   constexpr int kStride = kVectors * kLanes<A>;
-  Vec<A> sum[kKeys][kVectors];
-  ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
-      sum[i][j] = finish.start(j);
-  for (int64_t d = 0; d < head_dim; ++d) {
-    Vec<A> q[kVectors], weight[kVectors];
-    ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
-      q[j] = load<A>(q_t + d * kStride + j * kLanes<A>);
-      weight[j] = Term::kHasWeight ? load<A>(weight_t + d * kStride + j * kLanes<A>) : q[j];
+  for (int64_t begin = 0; begin < head_dim; begin += Term::kSumBlock) {
+    const int64_t end = min_of(begin + Term::kSumBlock, head_dim);
+    Vec<A> sum[kKeys][kVectors];
+    ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
+        sum[i][j] = begin == 0 ? finish.start(j) : Vec<A>{};
+    for (int64_t d = begin; d < end; ++d) {
+      Vec<A> q[kVectors], weight[kVectors];
+      ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
+        q[j] = load<A>(q_t + d * kStride + j * kLanes<A>);
+        weight[j] = Term::kHasWeight ? load<A>(weight_t + d * kStride + j * kLanes<A>) : q[j];
+      }
+      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) {
+        const Vec<A> key = splat<A>(k.data[i * k.stride + d]);
+        ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) sum[i][j] =
+            Term::template add<VectorMath<A>>(sum[i][j], q[j], key, weight[j]);
+      }
     }
     ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) {
-      const Vec<A> key = splat<A>(k.data[i * k.stride + d]);
-      ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) sum[i][j] =
-          Term::template add<VectorMath<A>>(sum[i][j], q[j], key, weight[j]);
+      ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
+        A* to = s + i * kStride + j * kLanes<A>;
+        if (begin > 0) sum[i][j] += load<A>(to);
+        store<A>(to, end == head_dim ? finish.finish(sum[i][j], j) : sum[i][j]);
+      }
     }
   }
-  ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
-      store<A>(s + i * kStride + j * kLanes<A>, finish.finish(sum[i][j], j));
   finish.save();
 }
 

@@ -46,7 +46,7 @@ static void finish_raw_scores(const Problem& p, const Panel<A>& panel, const Key
 template <class A>
 static void apply_softcap(const Problem& p, const Panel<A>& panel, const KeyTile& tile, A* s,
                           A* slope) {
-  const A cap = static_cast<A>(p.softcap * kLog2E);
+  const A cap = effective_cap<A>(p.softcap * kLog2E);
   for_scores(panel, tile, [&](int64_t i, int64_t, int) {
     const Vec<A> score = load<A>(s + i);
     if (slope) store<A>(slope + i, softcap_slope<VectorMath<A>>(score, cap));
