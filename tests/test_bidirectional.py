@@ -60,3 +60,26 @@ def test_bidirectional_is_attention_twice():
     out_q, out_k = attnext.bidirectional_attention(q, k, v_q, v_k)
     assert np.allclose(out_q, attnext.attention(q, k, v_k), rtol=0, atol=1e-13)
     assert np.allclose(out_k, attnext.attention(k, q, v_q), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("library", ["torch", "jax.numpy"])
+def test_gradients_of_other_libraries(library):
+    """Directions are added in place where arrays can change, and as well where they cannot."""
+    xp = pytest.importorskip(library)
+    arrays = [*problem(9, 13, dtype=np.float32), normal(2, 4, 9, 5, seed=4, dtype=np.float32)]
+    options = {"scale": np.full(4, 0.3, np.float32), "bias": normal(4, 9, 13, dtype=np.float32)}
+
+    def gradients(arrays, options):
+        q, k, v_k, v_q = arrays
+        results = attnext.bidirectional_attention(q, k, v_q, v_k, return_lse=True, **options)
+        return attnext.bidirectional_attention_backward(
+            *results[:2], q, k, v_q, v_k, *results, **options
+        )
+
+    expected = gradients(arrays, options)
+    found = gradients(
+        [xp.asarray(x) for x in arrays], {name: xp.asarray(x) for name, x in options.items()}
+    )
+    for name, a, b in zip(expected._fields, found, expected, strict=True):
+        assert (a is None) == (b is None), name
+        assert b is None or np.abs(np.asarray(a) - b).max() < 1e-5, name

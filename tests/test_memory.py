@@ -56,6 +56,24 @@ def test_memory_at_32k(run_python, options):
     assert peak_megabytes(run_python, 32768, 64, options, backward=True) <= 200
 
 
+def test_memory_of_both_directions(run_python):
+    """The result is four gradients of 16 MiB; two more exist while directions are added."""
+    code = """
+import resource
+import numpy as np
+import attnext
+rng = np.random.default_rng(0)
+q, k, v_q, v_k = (rng.standard_normal((1, 4, 16384, 64), np.float32) for _ in range(4))
+results = attnext.bidirectional_attention(q, k, v_q, v_k, return_lse=True, window=(64, 64))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+grads = attnext.bidirectional_attention_backward(
+    *results[:2], q, k, v_q, v_k, *results, window=(64, 64))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+assert all(np.isfinite(x).all() for x in grads[:4])
+"""
+    assert int(run_python(code)) <= 110
+
+
 def test_memory_of_decode_at_a_million_keys(run_python):
     code = """
 import resource

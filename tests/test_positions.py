@@ -1,5 +1,6 @@
 """Are the position functions what their papers say?"""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -61,3 +62,59 @@ def test_alibi_is_the_bias_it_says():
         rtol=0,
         atol=1e-13,
     )
+
+
+@pytest.mark.parametrize("count", [np.array(3), np.int8(3)], ids=["array", "int8"])
+def test_counts_may_be_any_integer(count):
+    assert np.array_equal(attnext.alibi_slopes(count), attnext.alibi_slopes(3))
+    table = attnext.sinusoidal_positions(count, count)
+    assert np.array_equal(table, attnext.sinusoidal_positions(3, 3))
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint64, np.float16, ml_dtypes.bfloat16])
+def test_rotary_at_positions_of_any_type(dtype):
+    x = normal(1, 2, 5, 8)
+    found = attnext.rotary(x, np.arange(5).astype(dtype))
+    assert np.array_equal(found, attnext.rotary(x, [0, 1, 2, 3, 4]))
+
+
+X = normal(1, 2, 5, 8)
+WRONG_ROTATIONS = {
+    "text positions": (TypeError, "positions", X, ["a"] * 5, {}),
+    "complex positions": (TypeError, "positions", X, 1j * np.arange(5), {}),
+    "no positions": (TypeError, "positions", X, None, {}),
+    "ragged positions": (TypeError, "positions", X, [[1], [1, 2]], {}),
+    "too few positions": (ValueError, "positions", X, range(4), {}),
+    "text theta": (TypeError, "theta", X, range(5), {"theta": "x"}),
+    "complex theta": (TypeError, "theta", X, range(5), {"theta": 1j}),
+    "array theta": (TypeError, "theta", X, range(5), {"theta": np.ones(4)}),
+    "theta 0": (ValueError, "theta", X, range(5), {"theta": 0}),
+    "negative theta": (ValueError, "theta", X, range(5), {"theta": -1e4}),
+    "infinite theta": (ValueError, "theta", X, range(5), {"theta": np.inf}),
+    "NaN theta": (ValueError, "theta", X, range(5), {"theta": np.nan}),
+    "unknown layout": (ValueError, "layout", X, range(5), {"layout": "sbh"}),
+    "odd dim": (ValueError, "{x}", X[..., :7], range(5), {}),
+    "float8": (TypeError, "{x}", X.astype(ml_dtypes.float8_e4m3fn), range(5), {}),
+    "long double": (TypeError, "{x}", X.astype(np.longdouble), range(5), {}),
+    "integers": (TypeError, "{x}", X.astype(int), range(5), {}),
+    "list": (TypeError, "{x}", [[1.0, 2.0]], [0], {}),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_ROTATIONS)
+@pytest.mark.parametrize("function", [attnext.rotary, attnext.rotary_backward])
+def test_rotary_refuses(function, name):
+    error, argument, x, positions, options = WRONG_ROTATIONS[name]
+    argument = argument.format(x="x" if function is attnext.rotary else "dout")
+    with pytest.raises(error, match=f"^{function.__name__}: {argument} must"):
+        function(x, positions, **options)
+
+
+def test_rotary_refuses_what_torch_cannot_hand_over():
+    torch = pytest.importorskip("torch")
+    x = torch.tensor(X)
+    for positions in (torch.arange(5.0).requires_grad_(), torch.arange(5, device="meta")):
+        with pytest.raises(TypeError, match=r"^rotary: positions must"):
+            attnext.rotary(x, positions)
+    with pytest.raises(TypeError, match=r"^rotary: x requires grad"):
+        attnext.rotary(x.requires_grad_(), range(5))

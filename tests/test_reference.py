@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+import attnext
 from attnext import AdditiveScore, reference
+from draws import FLOATS, normal, problem
 
 torch = pytest.importorskip("torch")
 normalize = torch.nn.functional.normalize
@@ -75,3 +77,35 @@ def test_reference_is_what_torch_derives(score, seed):
             assert found is None, name
         else:
             assert np.abs(found - value.grad.numpy()).max() < 1e-11, name
+
+
+ROUNDED = {"causal": True, "sinks": np.array([0.1, 2, -1, 0]), "dropout": 0.2, "seed": 3}
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("options", [{}, ROUNDED], ids=["plain", "rich"])
+def test_gradients_do_not_depend_on_how_results_were_rounded(options, dtype):
+    q, k, v = problem(dtype=dtype)
+    dout = normal(*q.shape, seed=4, dtype=dtype)
+    unrounded = reference.attention(q, k, v, return_lse=True, **options)
+    rounded = attnext.attention(q, k, v, return_lse=True, **options)
+    truth, found = (
+        reference.attention_backward(dout, q, k, v, *results, **options)
+        for results in (unrounded, rounded)
+    )
+    for name, a, b in zip(truth._fields, found, truth, strict=True):
+        assert b is None or np.abs(a - b).max() < 1e-12, name
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_gradients_of_a_part_of_the_keys(dtype):
+    """With results over all keys, those of parts add up to that of the whole."""
+    q, k, v = problem(dtype=dtype)
+    out, lse = (x.astype(dtype) for x in reference.attention(q, k, v, return_lse=True))
+    whole, *parts = (
+        reference.attention_backward(q, q, k[:, :, keys], v[:, :, keys], out, lse)
+        for keys in (slice(None), slice(30), slice(30, None))
+    )
+    bound = 1e-12 if dtype == np.float64 else 1e-5
+    assert np.abs(parts[0].dq + parts[1].dq - whole.dq).max() < bound
+    assert np.abs(np.concatenate([x.dk for x in parts], axis=2) - whole.dk).max() < bound

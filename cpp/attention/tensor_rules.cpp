@@ -2,6 +2,7 @@
 #include "attention/tensor_rules.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "attention/elements.h"
 #include "attention/error.h"
@@ -101,10 +102,16 @@ void require_shape(const char* name, const TensorView& t, const char* axes,
 
 void require_no_overlap(const char* name, const TensorView& t) {
   if (num_elements(t) == 0) return;
-  for (int axis = 0; axis < t.ndim; ++axis) {
-    require(t.shape[axis] <= 1 || t.strides[axis] != 0, name,
-            " is written to and must not have stride 0, found it on axis ", axis, " of shape ",
-            shape_of(t));
+  int axes[4] = {0, 1, 2, 3};
+  std::sort(axes, axes + t.ndim,
+            [&](int a, int b) { return std::abs(t.strides[a]) < std::abs(t.strides[b]); });
+  int64_t extent = 1;  // of a part of the tensor: what one step along the next axis must clear
+  for (int i = 0; i < t.ndim; ++i) {
+    const int64_t stride = std::abs(t.strides[axes[i]]), last = t.shape[axes[i]] - 1;
+    require(last == 0 || stride >= extent, name,
+            " is written to and must have elements that do not overlap, found strides ",
+            ShapeText{t.strides, t.ndim}, " for shape ", shape_of(t));
+    extent += last * stride;
   }
 }
 

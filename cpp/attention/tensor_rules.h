@@ -33,7 +33,8 @@ void require_dtype(const char* name, const TensorView& t, DType dtype, const cha
 void require_shape(const char* name, const TensorView& t, const char* axes,
                    std::initializer_list<int64_t> shape);
 
-// Elements must not lie on each other where they are written.
+// Elements must not lie on each other where they are written: each stride must reach past all of
+// the axes with smaller ones, as in every layout that slicing and transposing make.
 void require_no_overlap(const char* name, const TensorView& t);
 // An output in place of an input would be overwritten before it has been read.
 void require_apart(const char* name, const TensorView& output, const char* other_name,

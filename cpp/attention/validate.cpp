@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "attention/elements.h"
@@ -199,7 +200,11 @@ void resolve_scale(Resolved& r) {
     r.scale = read_rows(o.scale_per_head, 1, p.num_heads_q);
     return;
   }
-  require(!std::isinf(o.scale), "scale must be finite, found ", o.scale);
+  const DType accumulator = kDTypes[p.q.dtype].accumulator;
+  const double largest = accumulator == DType::kFloat32 ? std::numeric_limits<float>::max()
+                                                        : std::numeric_limits<double>::max();
+  require(std::isnan(o.scale) || std::fabs(o.scale) <= largest, "scale must be finite in ",
+          accumulator, ", in which scores are computed, found ", o.scale);
   require(!std::isnan(o.scale) || p.score != Score::kCosine,
           "scale must be given with score cosine, found none");
   const double standard = p.score == Score::kDot ? 1 / std::sqrt(double(p.head_dim)) : 1;
@@ -219,7 +224,8 @@ void resolve_modifiers(Resolved& r) {
   if (is_present(o.alibi_slopes)) {
     require_rows("alibi_slopes", o.alibi_slopes, "(num_heads_q,) or (batch, num_heads_q)", p.batch,
                  p.num_heads_q);
-    r.alibi_slopes = read_rows(o.alibi_slopes, p.batch, p.num_heads_q);
+    // An empty problem may claim any batch without having memory for it.
+    if (!is_empty(p)) r.alibi_slopes = read_rows(o.alibi_slopes, p.batch, p.num_heads_q);
   }
   if (is_present(o.sinks)) {
     require_shape("sinks", o.sinks, "(num_heads_q,)", {p.num_heads_q});

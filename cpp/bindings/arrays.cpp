@@ -13,7 +13,7 @@ const char* allowed_dtypes(Role role) {
     case Role::kBool:
       return "bool";
     case Role::kInteger:
-      return "an integer type";
+      return "of an integer type";
     default:
       return "float64, float32, float16 or bfloat16";
   }
@@ -22,6 +22,12 @@ const char* allowed_dtypes(Role role) {
 template <class Found>
 [[noreturn]] void refuse_dtype(const char* name, Role role, const Found& found) {
   raise(PyExc_TypeError, name, " must be ", allowed_dtypes(role), ", found ", found);
+}
+
+// Whether an array of this type is taken as it is.
+bool fits(attnext_dtype code, Role role) {
+  const bool is_integer = code == ATTNEXT_INT32 || code == ATTNEXT_INT64;
+  return code != ATTNEXT_ABSENT && (role != Role::kInteger || is_integer);
 }
 
 attnext_dtype numpy_dtype(const py::dtype& dtype) {
@@ -78,7 +84,7 @@ Array from_numpy(py::array array, const char* name, Role role) {
       py::hasattr(array, "mask"))
     raise(PyExc_TypeError, name, " is a masked array; use `mask=` or `bias=` for what it hides");
   const attnext_dtype code = numpy_dtype(dtype);
-  if (code == ATTNEXT_ABSENT) {
+  if (!fits(code, role)) {
     if (role != Role::kInteger || (dtype.kind() != 'i' && dtype.kind() != 'u'))
       refuse_dtype(name, role, py::cast<std::string>(py::str(dtype)));
     return from_numpy(array.attr("astype")("int64"), name, role);
@@ -105,15 +111,47 @@ bool says(py::handle value, const char* flag) {
   return py::cast<bool>(py::bool_(PyCallable_Check(answer.ptr()) ? answer() : answer));
 }
 
-void require_host(const py::tuple& device, py::handle value, const char* name) {
-  const int kind = py::cast<int>(device[0]);
+// Runs a step of the protocol. Libraries refuse in many ways what has no plain memory (tracers,
+// sparse or deleted arrays).
+template <class Step>
+auto ask(py::handle value, const char* name, Step step) {
+  std::string reason;
+  try {
+    return step();
+  } catch (py::error_already_set& error) {
+    if (error.matches(PyExc_MemoryError) || !error.matches(PyExc_Exception)) throw;
+    reason = py::cast<std::string>(py::str(error.value()));
+  } catch (const Refusal& refusal) {
+    reason = refusal.message;
+  }
+  raise(PyExc_TypeError, name, " (", type_name(value), ") has no memory to be read: ", reason);
+}
+
+struct Device {
+  int kind, number;
+};
+
+Device device_of(py::handle value, const char* name) {
+  const py::object answer = ask(value, name, [&] { return value.attr("__dlpack_device__")(); });
+  try {
+    if (py::isinstance<py::tuple>(answer) && py::len(answer) == 2)
+      return {py::cast<int>(answer[py::int_(0)]), py::cast<int>(answer[py::int_(1)])};
+  } catch (const py::cast_error&) {  // refused below, as what is no pair
+  }
+  raise(PyExc_TypeError, name, " (", type_name(value),
+        ") must have a __dlpack_device__ of two integers, found ",
+        py::cast<std::string>(py::repr(answer)));
+}
+
+void require_host(py::handle value, const char* name) {
+  const auto [kind, number] = device_of(value, name);
   if (kind == kDLCPU || kind == kDLCUDAHost || kind == kDLROCMHost) return;
   const char* place = kind == kDLCUDA || kind == kDLCUDAManaged ? "a CUDA device"
                       : kind == kDLROCM                         ? "a ROCm device"
                       : kind == kDLMetal                        ? "a Metal device"
                                                                 : "a device";
   raise(PyExc_TypeError, name, " (", type_name(value), ") lives on ", place, " (DLPack device ",
-        kind, ", number ", py::cast<int>(device[1]),
+        kind, ", number ", number,
         "), and this build computes on the CPU only; copy it to host memory first, as with .cpu()");
 }
 
@@ -146,22 +184,6 @@ void describe(const DLTensor& theirs, attnext_tensor& tensor) {
   if (theirs.data) tensor.data = static_cast<char*>(theirs.data) + theirs.byte_offset;
 }
 
-// Runs a step of the protocol. Libraries refuse in many ways what has no plain memory (tracers,
-// sparse or deleted arrays).
-template <class Step>
-auto ask(py::handle value, const char* name, Step step) {
-  std::string reason;
-  try {
-    return step();
-  } catch (py::error_already_set& error) {
-    if (error.matches(PyExc_MemoryError) || !error.matches(PyExc_Exception)) throw;
-    reason = py::cast<std::string>(py::str(error.value()));
-  } catch (const Refusal& refusal) {
-    reason = refusal.message;
-  }
-  raise(PyExc_TypeError, name, " (", type_name(value), ") has no memory to be read: ", reason);
-}
-
 Array from_dlpack(py::handle value, const char* name, Role role) {
   if (says(value, "requires_grad"))
     raise(PyExc_TypeError, name,
@@ -170,7 +192,7 @@ Array from_dlpack(py::handle value, const char* name, Role role) {
   Array result;
   result.is_numpy = false;
   result.source = py::reinterpret_borrow<py::object>(value);
-  require_host(ask(value, name, [&] { return value.attr("__dlpack_device__")(); }), value, name);
+  require_host(value, name);
   // DLPack exports the memory of a lazily negated tensor without the sign.
   if (py::hasattr(value, "is_neg") && says(value, "is_neg"))
     result.source = value.attr("resolve_neg")();
@@ -179,7 +201,7 @@ Array from_dlpack(py::handle value, const char* name, Role role) {
 
   const DLTensor& theirs = *result.borrowed;
   const attnext_dtype code = dlpack_dtype(theirs.dtype);
-  if (code == ATTNEXT_ABSENT) {
+  if (!fits(code, role)) {
     if (role != Role::kInteger || theirs.dtype.code > kDLUInt)
       refuse_dtype(name, role, dtype_text(theirs.dtype));
     const py::object numpy = py::module_::import("numpy");
@@ -193,12 +215,26 @@ Array from_dlpack(py::handle value, const char* name, Role role) {
   return result;
 }
 
+// An AdditiveScore is a tuple as well, and no numbers.
 bool is_list(py::handle value) {
-  return py::isinstance<py::list>(value) || py::isinstance<py::tuple>(value);
+  return (py::isinstance<py::list>(value) || py::isinstance<py::tuple>(value)) &&
+         !py::hasattr(value, "weight");
+}
+
+py::array read_list(py::handle value, const char* name) {
+  std::string reason;
+  try {
+    return py::module_::import("numpy").attr("asarray")(value);
+  } catch (py::error_already_set& error) {
+    if (!error.matches(PyExc_ValueError)) throw;
+    reason = py::cast<std::string>(py::str(error.value()));
+  }
+  raise(PyExc_ValueError, name, " must be numbers in lists of equal lengths, found ",
+        type_name(value), ": ", reason);
 }
 
 py::array array_of_numbers(py::handle value, const char* name, Role role) {
-  py::array array = py::module_::import("numpy").attr("asarray")(value);
+  py::array array = read_list(value, name);
   const bool is_whole = array.dtype().kind() == 'i' || array.dtype().kind() == 'u';
   if (role == Role::kFloat && is_whole) return array.attr("astype")("float64");
   if (role == Role::kInteger && array.size() == 0) return array.attr("astype")("int64");
@@ -274,7 +310,7 @@ int item_size(int32_t dtype) {
 int64_t integer_at(const attnext_tensor& tensor, int64_t index) {
   const int64_t offset = index * tensor.strides[0];
   if (tensor.dtype == ATTNEXT_INT32) return static_cast<const int32_t*>(tensor.data)[offset];
-  return tensor.dtype == ATTNEXT_INT64 ? static_cast<const int64_t*>(tensor.data)[offset] : 0;
+  return static_cast<const int64_t*>(tensor.data)[offset];
 }
 
 bool overlaps(const attnext_tensor& a, const attnext_tensor& b) {

@@ -41,7 +41,7 @@ std::string shape_text(const attnext_tensor& tensor);
 int64_t num_elements(const attnext_tensor& tensor);
 int item_size(int32_t dtype);
 
-// An element of a tensor with one axis; 0 where its dtype is no integer of ours.
+// An element of an integer tensor with one axis.
 int64_t integer_at(const attnext_tensor& tensor, int64_t index);
 
 // Whether the bytes spanned by two tensors have any in common.

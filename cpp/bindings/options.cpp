@@ -70,6 +70,11 @@ bool equals(py::handle value, const char* text) {
 
 std::string text_of(py::handle value) { return py::cast<std::string>(py::repr(value)); }
 
+// Python's bool or NumPy's.
+bool is_flag(py::handle value) {
+  return py::detail::make_caster<bool>().load(value, /*convert=*/false);
+}
+
 double read_number(py::handle value, const char* name) {
   const double number = PyFloat_AsDouble(value.ptr());
   if (number == -1 && PyErr_Occurred()) {
@@ -80,11 +85,31 @@ double read_number(py::handle value, const char* name) {
   return number;
 }
 
+// The items of a sequence whose length is 2, which its own code may refuse to hand over.
+py::tuple read_pair(py::handle value, const char* name) {
+  std::string reason;
+  try {
+    const auto pair = py::reinterpret_borrow<py::sequence>(value);
+    return py::make_tuple(py::object(pair[0]), py::object(pair[1]));
+  } catch (py::error_already_set& error) {
+    if (!error.matches(PyExc_Exception)) throw;
+    reason = py::cast<std::string>(py::str(error.value()));
+  }
+  raise(PyExc_TypeError, name, " must be a pair, found ", type_name(value),
+        " that cannot be read: ", reason);
+}
+
 int64_t read_reach(py::handle value) {
-  return value.is_none() ? -1 : read_integer(value, "window");
+  return value.is_none() ? -1 : read_integer(value, "each side of window");
 }
 
 }  // namespace
+
+bool read_flag(py::handle value, const char* name) {
+  if (!is_flag(value))
+    raise(PyExc_TypeError, name, " must be True or False, found ", type_name(value));
+  return py::cast<bool>(value);
+}
 
 int64_t read_integer(py::handle value, const char* name) {
   const auto index = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
@@ -153,7 +178,7 @@ void Options::read_score(py::handle value, const Array& q) {
           text_of(value));
   c.score = ATTNEXT_ADDITIVE;
   weight = import_beside(q, value.attr("weight"), "AdditiveScore.weight", Role::kFloat, true);
-  const py::object bias_of_score = value.attr("bias");
+  const py::object bias_of_score = py::getattr(value, "bias", py::none());
   if (!bias_of_score.is_none())
     score_bias = import_beside(q, bias_of_score, "AdditiveScore.bias", Role::kFloat, true);
 }
@@ -173,9 +198,8 @@ void Options::read_scale(py::handle value, const Array& q) {
 }
 
 void Options::read_causal(py::handle value) {
-  py::detail::make_caster<bool> boolean;  // takes NumPy's as well
-  if (boolean.load(value, /*convert=*/false))
-    c.causal = static_cast<bool>(boolean) ? ATTNEXT_BOTTOM_RIGHT : ATTNEXT_NOT_CAUSAL;
+  if (is_flag(value))
+    c.causal = read_flag(value, "causal") ? ATTNEXT_BOTTOM_RIGHT : ATTNEXT_NOT_CAUSAL;
   else if (equals(value, "bottom_right"))
     c.causal = ATTNEXT_BOTTOM_RIGHT;
   else if (equals(value, "top_left"))
@@ -203,9 +227,9 @@ void Options::read_window(py::handle value) {
     PyErr_Clear();
     raise(PyExc_ValueError, "window must be a pair (left, right), found ", text_of(value));
   }
-  const auto pair = py::reinterpret_borrow<py::sequence>(value);
-  c.window_left = read_reach(pair[0]);
-  c.window_right = read_reach(pair[1]);
+  const py::tuple sides = read_pair(value, "window");
+  c.window_left = read_reach(sides[0]);
+  c.window_right = read_reach(sides[1]);
 }
 
 void Options::read_dropout(py::handle dropout, py::handle seed) {
@@ -216,10 +240,16 @@ void Options::read_dropout(py::handle dropout, py::handle seed) {
 }
 
 void Options::require_layout_fits() const {
-  if (is_packed() && !(cu_seqlens_q.is_present() && cu_seqlens_k.is_present()))
-    raise(PyExc_ValueError, "layout thd needs cu_seqlens_q and cu_seqlens_k");
-  if (!is_packed() && (cu_seqlens_q.is_present() || cu_seqlens_k.is_present()))
-    raise(PyExc_ValueError, "cu_seqlens_q and cu_seqlens_k need layout thd");
+  const bool has_q = cu_seqlens_q.is_present(), has_k = cu_seqlens_k.is_present();
+  if (is_packed() && !(has_q && has_k))
+    raise(PyExc_ValueError, "cu_seqlens_q and cu_seqlens_k must be given with layout thd, found ",
+          has_q   ? "only cu_seqlens_q"
+          : has_k ? "only cu_seqlens_k"
+                  : "neither");
+  if (!is_packed() && (has_q || has_k))
+    raise(PyExc_ValueError,
+          "cu_seqlens_q and cu_seqlens_k must be given only with layout thd, found ",
+          layout == Layout::kBshd ? "bshd" : "bhsd");
   if (is_packed() && is_paged())
     raise(PyExc_ValueError, "block_table needs layout bhsd or bshd for q, found thd");
 }

@@ -79,6 +79,7 @@ struct OptionGradient {
 };
 extern const OptionGradient kOptionGradients[6];
 
+bool read_flag(py::handle value, const char* name);
 int64_t read_integer(py::handle value, const char* name);
 double read_probability(py::handle value);
 uint64_t read_seed(py::handle value);

@@ -35,7 +35,7 @@ Array import_out(py::handle given, const Inputs& inputs) {
   // Only JAX has this method, and its arrays never change.
   if (py::hasattr(given, "block_until_ready"))
     raise(PyExc_TypeError, "out must be an array that can be written to, found ", type_name(given));
-  if (out.is_read_only) raise(PyExc_ValueError, "out is read-only");
+  if (out.is_read_only) raise(PyExc_ValueError, "out must be writable, found a read-only array");
   if (!out.source.is(given))
     raise(PyExc_ValueError, "out must be aligned to its element size and not lazily negated");
   if (out.tensor.ndim != expected.ndim ||
@@ -53,7 +53,9 @@ Output like(const Array& array) {
 }  // namespace
 
 py::object forward(py::handle q, py::handle k, py::handle v, const py::tuple& options,
-                   bool return_lse, py::handle out, uint32_t dropout_stream, bool is_unrounded) {
+                   py::handle return_lse, py::handle out, uint32_t dropout_stream,
+                   bool is_unrounded) {
+  const bool is_lse_wanted = read_flag(return_lse, "return_lse");
   Inputs inputs(q, k, v, options);
   inputs.options.c.dropout_stream = dropout_stream;
   Array given;
@@ -63,15 +65,15 @@ py::object forward(py::handle q, py::handle k, py::handle v, const py::tuple& op
                   expected_out(inputs, is_unrounded ? inputs.accumulator() : inputs.dtype()));
   else
     given = import_out(out, inputs);
-  if (return_lse) lse = inputs.per_head_rows(inputs.q.shape[2]);
+  if (is_lse_wanted) lse = inputs.per_head_rows(inputs.q.shape[2]);
   const attnext_tensor c_out =
       to_canonical(given.is_present() ? given.tensor : made.tensor, inputs.options.layout);
-  const attnext_tensor c_lse = return_lse ? with_leading_axes(lse.tensor, 3) : attnext_tensor{};
+  const attnext_tensor c_lse = is_lse_wanted ? with_leading_axes(lse.tensor, 3) : attnext_tensor{};
   run([&] {
     return attnext_forward(&inputs.q, &inputs.k, &inputs.v, &inputs.options.c, &c_out, &c_lse);
   });
   py::object result = given.is_present() ? py::reinterpret_borrow<py::object>(out) : made.finish();
-  if (!return_lse) return result;
+  if (!is_lse_wanted) return result;
   return py::make_tuple(std::move(result), lse.finish());
 }
 
@@ -87,6 +89,7 @@ py::tuple backward(py::handle dout, py::handle q, py::handle k, py::handle v, py
   const Array dlse_array = dlse.is_none() ? Array() : inputs.like_lse(dlse, "dlse");
   const attnext_tensor c_dout = inputs.canonical(dout_array), c_out = inputs.canonical(out_array);
 
+  check_inputs(inputs);  // before memory is taken for gradients of shapes that do not fit
   Output results[9] = {like(inputs.q_array), like(inputs.k_array), like(inputs.v_array)};
   attnext_gradients gradients;
   attnext_gradients_init(&gradients);
@@ -163,11 +166,16 @@ py::array dropout_mask(const py::sequence& shape, py::handle dropout, py::handle
     raise(PyExc_ValueError, "shape must be (B, H, Sq, Sk), (H, Sq, Sk) or (Sq, Sk), found ",
           shape.size(), " axes");
   std::vector<py::ssize_t> axes;
-  for (const py::handle axis : shape) axes.push_back(read_integer(axis, "shape"));
-  if (std::any_of(axes.begin(), axes.end(), [](py::ssize_t axis) { return axis < 0; }))
-    raise(PyExc_ValueError, "shape must have no negative length");
+  for (const py::handle axis : shape) axes.push_back(read_integer(axis, "each axis of shape"));
   int64_t canonical[4] = {1, 1, 1, 1};
   std::copy(axes.rbegin(), axes.rend(), std::reverse_iterator(canonical + 4));
+  int64_t count = 1;
+  for (const int64_t axis : canonical) {
+    if (axis < 0 || __builtin_mul_overflow(count, axis, &count))
+      raise(PyExc_ValueError,
+            "shape must have axes of at least 0 and a product within 64 bits, found ",
+            py::cast<std::string>(py::str(shape)));
+  }
   const double probability = read_probability(dropout);
   const uint64_t key = read_seed(seed);
   py::array_t<bool> keep(axes);
@@ -193,9 +201,10 @@ std::string explain(py::handle q, py::handle k, py::handle v, const py::tuple& o
 }
 
 void check_inputs(const Inputs& inputs) {
+  const attnext_tensor& v = inputs.v_array.is_present() ? inputs.v : inputs.k;
   size_t size = 0;
   run([&] {
-    return attnext_explain(&inputs.q, &inputs.k, &inputs.k, &inputs.options.c, nullptr, 0, &size);
+    return attnext_explain(&inputs.q, &inputs.k, &v, &inputs.options.c, nullptr, 0, &size);
   });
 }
 

@@ -7,7 +7,8 @@ namespace attnext::bindings {
 
 // A new out has q's dtype or, `is_unrounded`, that of lse.
 py::object forward(py::handle q, py::handle k, py::handle v, const py::tuple& options,
-                   bool return_lse, py::handle out, uint32_t dropout_stream, bool is_unrounded);
+                   py::handle return_lse, py::handle out, uint32_t dropout_stream,
+                   bool is_unrounded);
 
 py::tuple backward(py::handle dout, py::handle q, py::handle k, py::handle v, py::handle out,
                    py::handle lse, py::handle dlse, const py::tuple& options,
@@ -25,7 +26,7 @@ py::array dropout_mask(const py::sequence& shape, py::handle dropout, py::handle
 // The JSON text of attnext_explain.
 std::string explain(py::handle q, py::handle k, py::handle v, const py::tuple& options);
 
-// Has the library check a call without values, so that its lengths may be read here.
+// Has the library check q, k, v and the options, so that lengths may be read here and results made.
 void check_inputs(const Inputs& inputs);
 
 }  // namespace attnext::bindings

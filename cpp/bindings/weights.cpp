@@ -17,9 +17,6 @@ std::vector<int64_t> read_rows(py::handle given, const Inputs& inputs) {
   std::iota(rows.begin(), rows.end(), int64_t{0});
   if (given.is_none()) return rows;
   const Array array = import_array(given, "rows", Role::kInteger);
-  const int32_t dtype = array.tensor.dtype;
-  if (dtype != ATTNEXT_INT32 && dtype != ATTNEXT_INT64)
-    raise(PyExc_TypeError, "rows must be of an integer type");
   if (array.tensor.ndim != 1)
     raise(PyExc_ValueError, "rows must have one axis, found shape ", shape_text(array.tensor));
   rows.resize(static_cast<size_t>(array.tensor.shape[0]));

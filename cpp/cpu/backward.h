@@ -213,6 +213,32 @@ static void finish_sums(const BackwardParams& params, const BackwardSums<A>& sum
     copy_tensor<A>(static_cast<const A*>(sums.dbias.data), params.dbias);
 }
 
+// Zeros where tiles of a dense bias gradient will be added.
+template <class A>
+static void clear_dense_bias(const BackwardParams& params, const BackwardSums<A>& sums) {
+  if (sums.bias_sum != BiasSum::kDense) return;
+  if (sums.dbias.data == params.dbias.data) return copy_tensor<A>(nullptr, params.dbias);
+  std::memset(sums.dbias.data, 0, sizeof(A) * num_elements(params.dbias));
+}
+
+// Item -> its chunk and predecessors. The last chunk of a head goes first: under a causal mask it
+// starts furthest down the queries, and nobody waits for it there.
+template <class A, class Term>
+static void run_item(const BackwardParams& params, const BackwardSums<A>& sums,
+                     const Schedule& items, int64_t item, BackwardScratch<A>& w) {
+  const Problem& p = params.problem;
+  const Place place = place_of(items, item);
+  const Group g = group_of(p, place.sequence, place.head_kv);
+  const int64_t chunks = max_of(1, divide_up(g.mask.seqlen_k, kChunkKeys));
+  const int64_t chunk = chunks - 1 - place.index;
+  const Span keys = {chunk * kChunkKeys, min_of((chunk + 1) * kChunkKeys, g.mask.seqlen_k)};
+  Predecessors before = {place.index > 0 ? item - 1 : -1, -1};
+  if (sums.bias_sum == BiasSum::kDense)
+    before.same_bias = bias_predecessor(p, params.dbias, items, place, chunk);
+  if (place.index == 0) fill_key_padding<A>(params, g);
+  backward_item<A, Term>(params, sums, g, keys, item, before, w);
+}
+
 template <class A, class Term>
 static void run_backward(const BackwardParams& params) {
   const Problem& p = params.problem;
@@ -228,43 +254,29 @@ static void run_backward(const BackwardParams& params) {
     sums.keys_before[sequence + 1] = sums.keys_before[sequence] + m.seqlen_k;
     return max_of(1, divide_up(m.seqlen_k, kChunkKeys));
   });
-  Arena sums_counter{nullptr, 0};
-  carve_sums<A>(params, num_items(items), &sums_counter, &sums);
-  const Memory sums_memory(sums_counter.used);
-  Arena sums_arena{sums_memory.data(), 0};
-  carve_sums<A>(params, num_items(items), &sums_arena, &sums);
+  Arena counter{nullptr, 0};
+  carve_sums<A>(params, num_items(items), &counter, &sums);
+  const Memory sums_memory(counter.used);
+  Arena arena{sums_memory.data(), 0};
+  carve_sums<A>(params, num_items(items), &arena, &sums);
   std::memset(sums.progress, 0, sizeof(int64_t) * num_items(items));
-  if (sums.bias_sum == BiasSum::kDense && sums.dbias.data == params.dbias.data)
-    copy_tensor<A>(nullptr, params.dbias);
-  if (sums.bias_sum == BiasSum::kDense && sums.dbias.data != params.dbias.data)
-    std::memset(sums.dbias.data, 0, sizeof(A) * num_elements(params.dbias));
+  clear_dense_bias<A>(params, sums);
+
   const int workers = num_workers(num_items(items), score_flops(p, 5));
   const Scratches<BackwardScratch<A>, carve_backward<A>> scratch(p, workers);
   const int64_t groups = p.batch * p.num_heads_kv;
-  run_items(groups, workers, [&](int64_t item, int) {
-    prepare_group<A>(params, sums, group_of(p, item / p.num_heads_kv, item % p.num_heads_kv));
-  });
+  const auto group_at = [&](int64_t i) {
+    return group_of(p, i / p.num_heads_kv, i % p.num_heads_kv);
+  };
+  run_items(groups, workers, [&](int64_t i, int) { prepare_group<A>(params, sums, group_at(i)); });
   run_items(num_items(items), workers, [&](int64_t item, int worker) {
     BackwardScratch<A> w = scratch[worker];
-    const Place place = place_of(items, item);
-    const Group g = group_of(p, place.sequence, place.head_kv);
-    // Last chunk first: under a causal mask it starts furthest down the queries, and nobody waits
-    // for it there.
-    const int64_t chunks = max_of(1, divide_up(g.mask.seqlen_k, kChunkKeys)),
-                  chunk = chunks - 1 - place.index;
-    if (place.index == 0) fill_key_padding<A>(params, g);
-    const int64_t same_bias = sums.bias_sum == BiasSum::kDense
-                                  ? bias_predecessor(p, params.dbias, items, place, chunk)
-                                  : -1;
-    backward_item<A, Term>(params, sums, g,
-                           {chunk * kChunkKeys, min_of((chunk + 1) * kChunkKeys, g.mask.seqlen_k)},
-                           item, {place.index > 0 ? item - 1 : -1, same_bias}, w);
+    run_item<A, Term>(params, sums, items, item, w);
   });
   finish_sums<A>(params, sums, items);
   if (!sums.dq) return;
-  run_items(groups, workers, [&](int64_t item, int worker) {
-    BackwardScratch<A> w = scratch[worker];
-    finish_dq<A>(params, sums, group_of(p, item / p.num_heads_kv, item % p.num_heads_kv), w.q);
+  run_items(groups, workers, [&](int64_t i, int worker) {
+    finish_dq<A>(params, sums, group_at(i), scratch[worker].q);
   });
 }
 

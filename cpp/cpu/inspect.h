@@ -9,17 +9,19 @@
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
 
-// Calls visit(panel index, tile, scores) for every tile that some row of the block sees.
+// Calls visit(panel index, tile, scores) for every tile of `keys` that some row of the block sees.
 template <class A, class Term, class F>
-static void for_score_tiles(const Group& g, ForwardScratch<A>& w, F&& visit) {
-  QueryBlock<A>& block = *w.block;
+static void for_score_tiles(const Group& g, Span keys, ForwardScratch<A>& w, F&& visit) {
+  const QueryBlock<A>& block = *w.block;
   const Span all = {block.panels[0].queries.begin, block.panels[block.num_panels - 1].queries.end};
-  const Span range = reachable_keys(g.mask, all);
-  for (int64_t begin = range.begin / kTileK * kTileK; begin < range.end; begin += kTileK) {
-    const Span keys = {begin, min_of(begin + kTileK, range.end)};
-    const RowBlock<A> k = load_keys<A>(g, keys, Padding::kNone, w.k);
+  const Span reachable = reachable_keys(g.mask, all);
+  const int64_t first = max_of(keys.begin, reachable.begin / kTileK * kTileK);
+  const int64_t end = min_of(keys.end, reachable.end);
+  for (int64_t begin = first; begin < end; begin += kTileK) {
+    const Span tile_keys = {begin, min_of(begin + kTileK, end)};
+    const RowBlock<A> k = load_keys<A>(g, tile_keys, Padding::kNone, w.k);
     for (int i = 0; i < block.num_panels; ++i) {
-      const KeyTile tile = key_tile(g, block.panels[i], keys);
+      const KeyTile tile = key_tile(g, block.panels[i], tile_keys);
       if (tile.kind == TileKind::kSkip) continue;
       const RowBlock<A> tile_k = {k.data + (tile.keys.begin - begin) * k.stride, k.stride};
       compute_scores<A, Term>(g, block.panels[i], tile, tile_k, kForwardScale<Term>,
@@ -28,6 +30,8 @@ static void for_score_tiles(const Group& g, ForwardScratch<A>& w, F&& visit) {
     }
   }
 }
+
+ATTNEXT_HD Span all_keys(const Group& g) { return {0, g.mask.seqlen_k}; }
 
 // What the weights of a block's rows are relative to: p = factor 2^(s - base). More exact than
 // 2^(s - lse), for a large lse is a rounded one.
@@ -44,7 +48,7 @@ static void find_weights(const Group& g, Span rows, ForwardScratch<A>& w,
                          BlockWeights<A>* weights) {
   load_block<A, Term>(g, rows, w);
   QueryBlock<A>& block = *w.block;
-  for_score_tiles<A, Term>(g, w, [&](int i, const KeyTile& tile, A* s) {
+  for_score_tiles<A, Term>(g, all_keys(g), w, [&](int i, const KeyTile& tile, A* s) {
     soften<A>(block.panels[i].vectors, tile.keys.end - tile.keys.begin, 0, s, block.o_t[i],
               &block.states[i]);
   });
@@ -72,7 +76,7 @@ static void weights_block(const WeightsParams& params, const Group& g, Span rows
   if (rows.begin >= existing) return;
   BlockWeights<A> weights;
   find_weights<A, Term>(g, {rows.begin, existing}, w, &weights);
-  for_score_tiles<A, Term>(g, w, [&](int i, const KeyTile& tile, A* s) {
+  for_score_tiles<A, Term>(g, all_keys(g), w, [&](int i, const KeyTile& tile, A* s) {
     const Panel<A>& panel = w.block->panels[i];
     for_scores(panel, tile, [&](int64_t at, int64_t, int lane) {
       store<A>(s + at, exp2<A>(load<A>(s + at) - load<A>(weights.base[i] + lane)));
@@ -134,7 +138,7 @@ static void stats_block(const StatsParams& params, const Group& g, Span rows,
   find_weights<A, Term>(g, rows, w, &weights);
   alignas(kVectorBytes) A entropy[kMaxPanels][kPanelLanes<A>] = {};
   if (is_present(params.entropy))
-    for_score_tiles<A, Term>(g, w, [&](int i, const KeyTile& tile, A* s) {
+    for_score_tiles<A, Term>(g, all_keys(g), w, [&](int i, const KeyTile& tile, A* s) {
       add_entropy<A>(w.block->panels[i], tile, s, weights.base[i], weights.factor[i], entropy[i]);
     });
   for (int64_t row = rows.begin; row < rows.end; ++row) {
@@ -176,42 +180,40 @@ ATTNEXT_HD char* mass_pointer(const StatsParams& params, const Group& g, int64_t
   return static_cast<char*>(t.data) + index * size_of(dtype_of(t));
 }
 
-// What the keys of `chunk` receive from all rows of the group, in float64:
-// [group_size][kChunkKeys].
+// mass[head of the group][key of the chunk] += the weights of the panel's rows, in float64.
+template <class A>
+static void add_tile_mass(const Group& g, const Panel<A>& panel, const KeyTile& tile, const A* s,
+                          const RowWeights<A>& kept, int64_t chunk_begin, double* mass) {
+  const int64_t group_size = g.problem->group_size;
+  for (int64_t row = panel.rows.begin; row < panel.rows.end; row += kLanes<A>) {
+    const int64_t count = min_of(kLanes<A>, panel.rows.end - row), lane = row - panel.rows.begin;
+    const auto values_of = [&](const A* rows) {
+      return load_elements<A>(reinterpret_cast<const char*>(rows + row), kAccumulatorDType<A>, 1, 0,
+                              count);
+    };
+    const Vec<A> base = values_of(kept.base), factor = values_of(kept.factor);
+    for (int64_t key = tile.keys.begin; key < tile.keys.end; ++key) {
+      const Vec<A> score = load<A>(s + (key - tile.keys.begin) * lanes_of(panel) + lane);
+      const Vec<A> weight = exp2<A>(score - base) * factor;
+      for (int64_t i = 0; i < count; ++i)
+        mass[(row + i) % group_size * kChunkKeys + key - chunk_begin] +=
+            static_cast<double>(weight[i]);
+    }
+  }
+}
+
+// What the keys of `chunk` receive from all rows of the group: [group_size][kChunkKeys].
 template <class A, class Term>
 static void sum_key_mass(const Group& g, Span chunk, const RowWeights<A>& kept,
                          ForwardScratch<A>& w, double* mass) {
-  const Problem& p = *g.problem;
+  const int64_t group_size = g.problem->group_size;
   const Span queries = visible_queries(g.mask, chunk);
-  const Span rows = {queries.begin * p.group_size, queries.end * p.group_size};
-  for (int64_t begin = rows.begin; begin < rows.end; begin += kTileQ<A>) {
-    load_block<A, Term>(g, {begin, min_of(begin + kTileQ<A>, rows.end)}, w);
-    for (int64_t key = chunk.begin; key < chunk.end; key += kTileK) {
-      const Span keys = {key, min_of(key + kTileK, chunk.end)};
-      const RowBlock<A> k = load_keys<A>(g, keys, Padding::kNone, w.k);
-      for (int i = 0; i < w.block->num_panels; ++i) {
-        const Panel<A>& panel = w.block->panels[i];
-        const KeyTile tile = key_tile(g, panel, keys);
-        if (tile.kind == TileKind::kSkip) continue;
-        const RowBlock<A> tile_k = {k.data + (tile.keys.begin - key) * k.stride, k.stride};
-        compute_scores<A, Term>(g, panel, tile, tile_k, kForwardScale<Term>, ScoreTrace<A>{}, w.s,
-                                w.scratch);
-        for (int64_t at = tile.keys.begin; at < tile.keys.end; ++at)
-          for (int64_t row = panel.rows.begin; row < panel.rows.end; row += kLanes<A>) {
-            const int64_t count = min_of(kLanes<A>, panel.rows.end - row),
-                          lane = row - panel.rows.begin;
-            const Vec<A> s = load<A>(w.s + (at - tile.keys.begin) * lanes_of(panel) + lane);
-            const auto row_values = [&](const A* values) {
-              return load_elements<A>(reinterpret_cast<const char*>(values + row),
-                                      kAccumulatorDType<A>, 1, 0, count);
-            };
-            const Vec<A> weight = exp2<A>(s - row_values(kept.base)) * row_values(kept.factor);
-            for (int64_t r = 0; r < count; ++r)
-              mass[(row + r) % p.group_size * kChunkKeys + at - chunk.begin] +=
-                  static_cast<double>(weight[r]);
-          }
-      }
-    }
+  const int64_t end = queries.end * group_size;
+  for (int64_t begin = queries.begin * group_size; begin < end; begin += kTileQ<A>) {
+    load_block<A, Term>(g, {begin, min_of(begin + kTileQ<A>, end)}, w);
+    for_score_tiles<A, Term>(g, chunk, w, [&](int i, const KeyTile& tile, const A* s) {
+      add_tile_mass<A>(g, w.block->panels[i], tile, s, kept, chunk.begin, mass);
+    });
   }
 }
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _core
+from .arguments import flag
 from .errors import speaking_of
 from .libraries import is_array, namespace, widened
 from .options import DEFAULTS, Options, pack_options, take_options
@@ -90,19 +91,20 @@ def bidirectional_attention(
     ((20, 64), (9, 64))
     """
     name = "bidirectional_attention"
+    is_lse_wanted = flag(name, "return_lse", return_lse)
     rows, is_reference = _pack(name, options)
     _check_arrays(name, q, k, v_q, v_k)
     with speaking_of(name, ROW_NAMES):
         if is_reference:
             from .reference_backend import run_bidirectional
 
-            return run_bidirectional((q, k, v_q, v_k), return_lse, rows)
+            return run_bidirectional((q, k, v_q, v_k), is_lse_wanted, rows)
         out_q, lse_q = _core.forward(q, k, v_k, rows, True, None, ROWS, False)
     with speaking_of(name, COLUMN_NAMES):
         out_k, lse_k = _core.forward(
             _repeat_heads(k, q, rows), q, v_q, _transpose(rows), True, None, COLUMNS, False
         )
-    return (out_q, out_k, lse_q, lse_k) if return_lse else (out_q, out_k)
+    return (out_q, out_k, lse_q, lse_k) if is_lse_wanted else (out_q, out_k)
 
 
 @take_options
@@ -178,16 +180,21 @@ def bidirectional_attention_backward(
             dout_k, _repeat_heads(k, q, rows), q, v_q, out_k, lse_k, dlse_k, _transpose(rows),
             COLUMNS,
         )  # fmt: skip
+    # In place where the library can: at most two gradients more than the result are ever there.
+    dq += dq_columns
+    del dq_columns
+    dk += _sum_groups(dk_columns, k, rows)
+    del dk_columns
     if dbias is not None:
-        dbias = dbias + _swap_last_axes(dbias_columns).reshape(dbias.shape)
-    return BidirectionalGrads(
-        dq + dq_columns,
-        dk + _sum_groups(dk_columns, k, rows),
-        dv_q,
-        dv_k,
-        dbias,
-        *(None if a is None else a + b for a, b in zip(others, others_columns, strict=True)),
-    )
+        dbias += _swap_last_axes(dbias_columns).reshape(dbias.shape)
+    return BidirectionalGrads(dq, dk, dv_q, dv_k, dbias, *map(_sum, others, others_columns))
+
+
+def _sum(of_rows: Any, of_columns: Any) -> Any:
+    if of_rows is None:
+        return None
+    of_rows += of_columns
+    return of_rows
 
 
 def _pack(function: str, options: dict[str, Any]) -> tuple[Options, bool]:
@@ -215,7 +222,7 @@ def _check_arrays(function: str, q: Any, k: Any, v_q: Any, v_k: Any) -> None:
 def _transpose(rows: Options) -> Options:
     """The same scores seen from the keys: rows become columns, the diagonal changes its sign."""
     o = dict(zip(DEFAULTS, rows, strict=True))
-    left, right = (-1, -1) if o["window"] is None else o["window"]
+    left, right = (-1, -1) if o["window"] is None else (o["window"][0], o["window"][1])
     if o["causal"]:
         right = 0
     if o["q_offset"] is not None:

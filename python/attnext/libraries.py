@@ -62,8 +62,8 @@ def rounded(wide: Any, like: Any) -> Any:
 
 
 def widened(array: Any) -> Any:
-    """In float32, or float64 where it is already."""
-    if "float64" in str(array.dtype):
+    """In float32, or as it is where it is of that or float64 already."""
+    if str(array.dtype).rpartition(".")[2] in ("float32", "float64"):
         return array
     xp = namespace(array)
     return xp.astype(array, xp.float32)

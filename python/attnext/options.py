@@ -42,7 +42,14 @@ def pack_options(function: str, options: dict[str, Any]) -> tuple[Options, bool]
 
 def is_reference(backend: str | None) -> bool:
     """Whether `backend` is the reference; otherwise it is one that is there."""
-    if backend is None or backend == "cpu":
+    if backend is None:
+        return False
+    if not isinstance(backend, str):
+        raise TypeError(
+            "attention: backend must be None, 'cpu', 'cuda' or 'reference', "
+            f"found {type(backend).__name__}"
+        )
+    if backend == "cpu":
         return False
     if backend == "cuda":
         raise RuntimeError(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _core
+from .arguments import flag, integer, items
 from .libraries import is_known, rounded
 from .options import Options, pack_options, take_options
 
@@ -160,6 +161,7 @@ def attention_vjp(
     >>> vjp(np.ones_like(out)).dscale.shape
     (1,)
     """
+    is_lse_wanted = flag("attention_vjp", "return_lse", return_lse)
     values, is_reference = pack_options("attention_vjp", options)
     if is_reference:
         from .reference_backend import run_forward
@@ -176,7 +178,7 @@ def attention_vjp(
     def vjp(dout: Any, dlse: Any = None) -> AttentionGrads:
         return _backward((dout, q, k, v, kept, lse), dlse, values, is_reference)
 
-    return ((out, lse) if return_lse else out), vjp
+    return ((out, lse) if is_lse_wanted else out), vjp
 
 
 @take_options
@@ -301,7 +303,8 @@ def merge_attention(
     >>> bool(np.allclose(out, attnext.attention(q, k, v)))
     True
     """
-    return _core.merge(list(outs), list(lses), layout)
+    name = "merge_attention"
+    return _core.merge(items(name, "outs", outs), items(name, "lses", lses), layout)
 
 
 def dropout_mask(shape: Sequence[int], dropout: float, seed: int, *, stream: int = 0) -> Any:
@@ -326,7 +329,7 @@ def dropout_mask(shape: Sequence[int], dropout: float, seed: int, *, stream: int
     Raises
     ------
     ValueError, TypeError
-        A shape, probability or seed out of range.
+        A shape, probability, seed or stream out of range.
 
     Notes
     -----
@@ -340,7 +343,11 @@ def dropout_mask(shape: Sequence[int], dropout: float, seed: int, *, stream: int
     >>> round(float(keep.mean()), 2)
     0.75
     """
-    return _core.dropout_mask(shape, dropout, seed, stream)
+    axes = items("dropout_mask", "shape", shape)
+    number = integer("dropout_mask", "stream", stream)
+    if number not in (0, 1):
+        raise ValueError(f"dropout_mask: stream must be 0 or 1, found {number}")
+    return _core.dropout_mask(axes, dropout, seed, number)
 
 
 @take_options

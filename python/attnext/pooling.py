@@ -97,11 +97,13 @@ def attention_pool_backward(
     """
     with speaking_of("attention_pool_backward", _names(values)):
         q, k, v, options = _as_attention(x, weight, values, lengths)
+        _check_dpooled(dpooled, (*x.shape[:-2], v.shape[-1]))
         _, vjp = attention_vjp(q, k, v, **options)
-        grads = vjp(dpooled[..., None, None, :] if x.ndim == 3 else dpooled[None, None, :])
+        grads = vjp(dpooled[..., None, None, :])
     dx, dvalues = _without_heads(grads.dk), _without_heads(grads.dv)
     if values is None:
-        return PoolGrads(dx + dvalues, grads.dweight)
+        dx += dvalues
+        return PoolGrads(dx, grads.dweight)
     return PoolGrads(dx, grads.dweight, dvalues)
 
 
@@ -124,12 +126,12 @@ def _as_attention(
     for name, array in (("x", x), ("values", x if values is None else values)):
         if not is_array(array):
             raise TypeError(
-                f"attention_pool: {name} must be an array of NumPy or one with __dlpack__, "
+                f"attention: {name} must be an array of NumPy or one with __dlpack__, "
                 f"found {type(array).__name__}"
             )
         if array.ndim not in (2, 3) or array.ndim != x.ndim:
             raise ValueError(
-                f"attention_pool: {name} must have axes (B, S, D) or (S, D), as x, found shape "
+                f"attention: {name} must have axes (B, S, D) or (S, D), as x, found shape "
                 f"{tuple(array.shape)}"
             )
     if isinstance(lengths, np.ndarray) or (lengths is not None and not is_array(lengths)):
@@ -141,6 +143,17 @@ def _as_attention(
         query = namespace(x).zeros(shape, dtype=x.dtype)
     options = {"score": AdditiveScore(weight), "kv_lengths": lengths}
     return query, _with_head(x), _with_head(x if values is None else values), options
+
+
+def _check_dpooled(dpooled: Any, shape: tuple[int, ...]) -> None:
+    if not hasattr(dpooled, "shape"):
+        raise TypeError(
+            f"attention: dpooled must be an array like the result, found {type(dpooled).__name__}"
+        )
+    if tuple(dpooled.shape) != shape:
+        raise ValueError(
+            f"attention: dpooled must have the result's shape {shape}, found {tuple(dpooled.shape)}"
+        )
 
 
 def _with_head(x: Any) -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from .libraries import is_array, namespace, to_numpy, widened
+from .arguments import integer, require_floats
+from .libraries import namespace, to_numpy, widened
 
 __all__ = ["alibi_slopes", "rotary", "rotary_backward", "sinusoidal_positions"]
 
@@ -28,6 +30,8 @@ def sinusoidal_positions(seqlen: int, dim: int) -> Any:
     ------
     ValueError
         A negative seqlen or dim.
+    TypeError
+        Not an integer.
 
     Examples
     --------
@@ -35,6 +39,8 @@ def sinusoidal_positions(seqlen: int, dim: int) -> Any:
     >>> attnext.sinusoidal_positions(2, 4)[0]
     array([0., 1., 0., 1.], dtype=float32)
     """
+    seqlen = integer("sinusoidal_positions", "seqlen", seqlen)
+    dim = integer("sinusoidal_positions", "dim", dim)
     if seqlen < 0 or dim < 0:
         raise ValueError(
             f"sinusoidal_positions: seqlen and dim must be at least 0, found {seqlen} and {dim}"
@@ -63,7 +69,7 @@ def rotary(
     positions : array (S,) or (B, S), integer or float
         Where each row is.
     theta : float
-        Pair j turns by ``position * theta**(-2 j / D)``.
+        Pair j turns by ``position * theta**(-2 j / D)``; finite and above 0.
     interleaved : bool
         False: the pairs are (j, j + D/2), as in GPT-NeoX and Llama. True: (2 j, 2 j + 1), as in
         RoFormer and GPT-J.
@@ -78,9 +84,9 @@ def rotary(
     Raises
     ------
     ValueError
-        An odd D, or positions that do not fit x.
+        An odd D, positions that do not fit x, or a theta out of range.
     TypeError
-        x is no array of a float dtype.
+        x is no array of a float dtype or requires grad; positions are no numbers to be read.
 
     See Also
     --------
@@ -99,7 +105,8 @@ def rotary(
     >>> bool(np.allclose(attnext.rotary_backward(turned, np.arange(100)), q))
     True
     """
-    return _rotate(x, positions, 1.0, theta, interleaved, layout)
+    _check_rotary("rotary", "x", x, theta, layout)
+    return _rotate(x, _read_positions("rotary", positions, x, layout), theta, interleaved, layout)
 
 
 def rotary_backward(
@@ -128,7 +135,9 @@ def rotary_backward(
     ValueError, TypeError
         As in `rotary`.
     """
-    return _rotate(dout, positions, -1.0, theta, interleaved, layout)
+    _check_rotary("rotary_backward", "dout", dout, theta, layout)
+    opposite = -_read_positions("rotary_backward", positions, dout, layout)
+    return _rotate(dout, opposite, theta, interleaved, layout)
 
 
 def alibi_slopes(num_heads: int) -> Any:
@@ -150,6 +159,8 @@ def alibi_slopes(num_heads: int) -> Any:
     ------
     ValueError
         Fewer heads than 1.
+    TypeError
+        Not an integer.
 
     Notes
     -----
@@ -161,6 +172,7 @@ def alibi_slopes(num_heads: int) -> Any:
     >>> attnext.alibi_slopes(4)
     array([0.25      , 0.0625    , 0.015625  , 0.00390625], dtype=float32)
     """
+    num_heads = integer("alibi_slopes", "num_heads", num_heads)
     if num_heads < 1:
         raise ValueError(f"alibi_slopes: num_heads must be at least 1, found {num_heads}")
     power = 2 ** (num_heads.bit_length() - 1)
@@ -180,11 +192,12 @@ def _angles(positions: Any, dim: int, theta: float) -> np.ndarray[Any, Any]:
 
 
 def _rotate(
-    x: Any, positions: Any, sign: float, theta: float, interleaved: bool, layout: str
+    x: Any, positions: np.ndarray[Any, Any], theta: float, interleaved: bool, layout: str
 ) -> Any:
-    _check_rotary(x, layout)
     dim = x.shape[-1]
-    angles = sign * _fit_positions(_angles(to_numpy(positions), dim, theta), x, layout)
+    angles = _angles(positions, dim, float(theta))
+    head_axis = _head_axis(x, layout)
+    angles = angles if head_axis is None else np.expand_dims(angles, head_axis)
     xp, wide = namespace(x), widened(x)
     cos, sin = (_as(function(angles), wide, xp) for function in (np.cos, np.sin))
     first, second = (
@@ -207,29 +220,44 @@ def _as(table: np.ndarray[Any, Any], like: Any, xp: Any) -> Any:
     return table if isinstance(like, np.ndarray) else xp.from_dlpack(table)
 
 
-def _check_rotary(x: Any, layout: str) -> None:
-    if not is_array(x) or "float" not in str(x.dtype):
-        found = str(x.dtype) if is_array(x) else type(x).__name__
-        raise TypeError(f"rotary: x must be an array of a float dtype, found {found}")
+def _head_axis(x: Any, layout: str) -> int | None:
+    """Counted from the end; rank 2 has none."""
+    return None if x.ndim == 2 else -3 if layout == "bhsd" else -2
+
+
+def _check_rotary(function: str, name: str, x: Any, theta: float, layout: str) -> None:
+    require_floats(function, name, x)
     if layout not in ("bhsd", "bshd", "thd"):
-        raise ValueError(f"rotary: layout must be 'bhsd', 'bshd' or 'thd', found {layout!r}")
+        raise ValueError(f"{function}: layout must be 'bhsd', 'bshd' or 'thd', found {layout!r}")
     if x.ndim not in ((3,) if layout == "thd" else (2, 3, 4)) or x.shape[-1] % 2:
         raise ValueError(
-            "rotary: x must have 2 to 4 axes (3 for layout thd), the last of even length, "
-            f"found shape {tuple(x.shape)}"
+            f"{function}: {name} must have 2 to 4 axes (3 for layout thd), the last of even "
+            f"length, found shape {tuple(x.shape)}"
         )
+    if not isinstance(theta, Real):
+        raise TypeError(f"{function}: theta must be a number, found {type(theta).__name__}")
+    if not 0 < theta < np.inf:
+        raise ValueError(f"{function}: theta must be finite and above 0, found {theta}")
 
 
-def _fit_positions(angles: np.ndarray[Any, Any], x: Any, layout: str) -> np.ndarray[Any, Any]:
-    """Angles (S, D/2) or (B, S, D/2) with an axis for the heads."""
-    head_axis = None if x.ndim == 2 else -3 if layout == "bhsd" else -2
-    seq_axis = -2 if head_axis != -2 else -3
-    wanted: tuple[int, ...] = (x.shape[seq_axis],)
-    if angles.ndim == 3 and x.ndim == 4:
-        wanted = (x.shape[0], *wanted)
-    if angles.shape[:-1] != wanted:
+def _read_positions(function: str, positions: Any, x: Any, layout: str) -> np.ndarray[Any, Any]:
+    """Positions (S,) or (B, S), in float64."""
+    try:
+        read = np.asarray(to_numpy(positions))
+    except MemoryError:
+        raise
+    except Exception as reason:  # libraries refuse in many ways what has no plain memory
+        found = type(positions).__name__
+        raise TypeError(
+            f"{function}: positions must be an array of numbers, found {found}: {reason}"
+        ) from reason
+    if read.dtype.kind not in "iuf" and read.dtype.name != "bfloat16":
+        raise TypeError(f"{function}: positions must be integers or floats, found {read.dtype}")
+    rows = x.shape[-2 if _head_axis(x, layout) != -2 else -3]
+    wanted = (x.shape[0], rows) if read.ndim == 2 and x.ndim == 4 else (rows,)
+    if read.shape != wanted:
         raise ValueError(
-            f"rotary: positions must have shape (S,) or (B, S), here {wanted}, "
-            f"found {angles.shape[:-1]}"
+            f"{function}: positions must have shape (S,) or (B, S), here {wanted}, "
+            f"found {read.shape}"
         )
-    return angles if head_axis is None else np.expand_dims(angles, head_axis)
+    return read.astype(np.float64)

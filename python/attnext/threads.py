@@ -8,8 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from . import _core
+from .arguments import integer
 
 __all__ = ["get_num_threads", "num_threads", "register_threadpoolctl", "set_num_threads"]
+
+MAX_THREADS = 2**31 - 1
 
 
 def set_num_threads(count: int | None) -> None:
@@ -24,7 +27,7 @@ def set_num_threads(count: int | None) -> None:
     Raises
     ------
     ValueError
-        Fewer than 1.
+        Fewer than 1, or more than 32 bits count.
     TypeError
         Not an integer.
 
@@ -39,9 +42,12 @@ def set_num_threads(count: int | None) -> None:
     if count is None:
         _core.set_num_threads(0)
         return
-    if count < 1:
-        raise ValueError(f"set_num_threads: count must be at least 1, or None, found {count}")
-    _core.set_num_threads(count)
+    number = integer("set_num_threads", "count", count)
+    if not 1 <= number <= MAX_THREADS:
+        raise ValueError(
+            f"set_num_threads: count must be in [1, {MAX_THREADS}], or None, found {number}"
+        )
+    _core.set_num_threads(number)
 
 
 def get_num_threads() -> int:

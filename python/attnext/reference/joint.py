@@ -8,7 +8,7 @@ from .passes import (
     Gradients,
     attend,
     attend_backward,
-    canonical_rows,
+    canonical_results,
     final_scores,
     kept,
     sum_groups,
@@ -73,9 +73,9 @@ def bidirectional_attention_backward(
     v_q, v_k = problem.canonical(v_q), problem.canonical(v_k)
     results = {
         ROWS: (*(problem.canonical(y) for y in (dout_q, out_q)),
-               *(canonical_rows(problem, y, shape_q) for y in (lse_q, dlse_q))),
+               *canonical_results(problem, lse_q, dlse_q, shape_q)),
         COLUMNS: (*(problem.canonical(y) for y in (dout_k, out_k)),
-                  *(canonical_rows(problem, y, shape_k) for y in (lse_k, dlse_k))),
+                  *canonical_results(problem, lse_k, dlse_k, shape_k)),
     }  # fmt: skip
     dv_q, dv_k = np.zeros_like(v_q), np.zeros_like(v_k)
     for x in problem.sequences():

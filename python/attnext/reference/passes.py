@@ -102,17 +102,21 @@ def kept(problem, index, shape, stream=0):
 def attention_backward(
     dout, q, k, v, out, lse, *, dlse=None, deterministic=True, dtype=None, **options
 ):
-    """Give the gradients of ``sum(dout * out) + sum(dlse * lse)``, of `attention`'s results."""
+    """Give the gradients of ``sum(dout * out) + sum(dlse * lse)``, of `attention`'s results.
+
+    In float64 the rounding of out and lse is undone in the rows whose weights sum to 1. Elsewhere
+    they are results over more keys than these, and are taken as they are.
+    """
     problem = Problem(q, k, dtype, options)
     if problem.is_paged:
         raise NotImplementedError("attention_backward: block_table is for the forward pass only")
     grads = Gradients(problem)
     values, dout, out = (problem.canonical(x) for x in (v, dout, out))
-    lse, dlse = canonical_rows(problem, lse), canonical_rows(problem, dlse)
+    lse, dlse, slack = canonical_results(problem, lse, dlse)
     dv = np.zeros_like(values)
     for x in problem.sequences():
         v_x = np.repeat(values[x.place_k], problem.group_size, axis=0)
-        rows = tuple(y[x.place_q] for y in (dout, out, lse, dlse))
+        rows = tuple(y[x.place_q] for y in (dout, out, lse, dlse, slack))
         keep = kept(problem, x.index, x.visible.shape[1:])
         ds, dv_x = attend_backward(
             problem, final_scores(problem, x), x.visible, v_x, keep, *rows, grads
@@ -122,14 +126,23 @@ def attention_backward(
     return AttentionGrads(grads.dq, grads.dk, grads.finished(dv), *grads.of_options())
 
 
-def attend_backward(problem, s, visible, v, keep, dout, out, lse, dlse, grads):
+def attend_backward(problem, s, visible, v, keep, dout, out, lse, dlse, slack, grads):
     """Give the gradients of the scores and of v of `attend`; the sink's is added to ``grads``."""
     p = np.where(visible, np.exp(s - lse[..., None]), 0)
-    dp = keep * (dout @ np.swapaxes(v, -1, -2))
-    delta = (dout * out).sum(-1) - dlse
-    ds = np.where(visible, p * (dp - delta[..., None]), 0)
+    share = np.zeros_like(lse)
     if problem.sinks is not None:
         share = np.where(lse == -np.inf, 0, np.exp(problem.sinks[:, None] - lse))
+    mass = p.sum(-1) + share
+    is_whole = np.isfinite(lse) & (np.abs(mass - 1) <= slack)
+    p, share = (
+        np.where(is_whole[..., None], p / mass[..., None], p),
+        np.where(is_whole, share / mass, share),
+    )
+    dp = keep * (dout @ np.swapaxes(v, -1, -2))
+    exact = np.where(visible, p * dp, 0).sum(-1)
+    delta = np.where(is_whole, exact, (dout * out).sum(-1)) - dlse
+    ds = np.where(visible, p * (dp - delta[..., None]), 0)
+    if problem.sinks is not None:
         grads.dsinks += np.where(share == 0, 0, share * -delta).sum(-1)
     return ds, np.swapaxes(problem.number.rounded(p * keep), -1, -2) @ dout
 
@@ -231,6 +244,18 @@ def canonical_rows(problem, x, shape=None):
     return (
         np.zeros(shape, problem.number.work) if x is None else problem.number.wide(x).reshape(shape)
     )
+
+
+def canonical_results(problem, lse, dlse, shape=None):
+    """Bring lse and dlse to (B, Hq, Sq), and say how far from 1 lse lets the weights of a row sum.
+
+    That is what its rounding, and that of the scores within it, explain; a naive formula in few
+    digits has no such rows, as it makes do with the out that it is given.
+    """
+    rounding = np.finfo(np.asarray(lse).dtype).eps
+    lse, dlse = (canonical_rows(problem, x, shape) for x in (lse, dlse))
+    factor = 64 * rounding if problem.number.is_exact else -np.inf
+    return lse, dlse, factor * (1 + np.abs(lse))
 
 
 def attention_vjp(q, k, v, *, dtype=None, **options):

@@ -37,7 +37,8 @@ class Arithmetic:
 
     def __init__(self, dtype):
         self.dtype = np.dtype(np.float64 if dtype is None else dtype)
-        self.work = self.dtype if self.dtype.itemsize >= 8 else np.dtype(np.float32)
+        self.is_exact = self.dtype.itemsize >= 8
+        self.work = self.dtype if self.is_exact else np.dtype(np.float32)
 
     def wide(self, x):
         """Take x as it is, into the arithmetic."""
