@@ -184,9 +184,11 @@ def attention(
         seed, q_lengths, kv_lengths, cu_seqlens_q, cu_seqlens_k, block_table, layout,
     )  # fmt: skip
     if backend is not None:
+        from .errors import speaking_of
         from .options import is_reference
         from .reference_backend import run_forward
 
-        if is_reference(backend):
-            return run_forward(q, k, v, options, return_lse, out)
+        with speaking_of("attention", {}):
+            if is_reference(backend):
+                return run_forward(q, k, v, options, return_lse, out)
     return _core.forward(q, k, v, options, return_lse, out, 0, False)

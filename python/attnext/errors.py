@@ -24,6 +24,8 @@ def in_words_of(function: str, names: Mapping[str, str], message: str) -> str:
     text, is_ours = re.subn("^(attention|attention_backward|explain): ", "", message)
     if not is_ours:
         return message
+    if not names:
+        return f"{function}: {text}"
     words = "|".join(re.escape(name) for name in names)
     text = re.sub(rf"(?<![\w.])({words})(?!\w)", lambda match: names[match[0]], text)
     return f"{function}: {text}"

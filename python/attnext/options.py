@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from . import _core
 from .attention import attention
+from .errors import speaking_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Options = tuple[Any, ...]
@@ -23,11 +25,20 @@ _OPTION_PARAMETERS = [
 
 
 def take_options(function: Function) -> Function:
-    """Show attention's options in the signature of a function that takes them as ``**options``."""
+    """Show attention's options in the signature of a function that takes them as ``**options``.
+
+    Its errors begin with its name, also where they come from the calls it is made of.
+    """
     own = inspect.signature(function)
     parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    function.__signature__ = own.replace(parameters=[*parameters, *_OPTION_PARAMETERS])  # type: ignore[attr-defined]
-    return function
+
+    @functools.wraps(function)
+    def named(*arguments: Any, **keywords: Any) -> Any:
+        with speaking_of(function.__name__, {}):
+            return function(*arguments, **keywords)
+
+    named.__signature__ = own.replace(parameters=[*parameters, *_OPTION_PARAMETERS])  # type: ignore[attr-defined]
+    return named  # type: ignore[return-value]
 
 
 def pack_options(function: str, options: dict[str, Any]) -> tuple[Options, bool]:
