@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <numeric>
+#include <vector>
 
 #include "attention/elements.h"
 #include "attention/error.h"
@@ -102,12 +104,13 @@ void require_shape(const char* name, const TensorView& t, const char* axes,
 
 void require_no_overlap(const char* name, const TensorView& t) {
   if (num_elements(t) == 0) return;
-  int axes[4] = {0, 1, 2, 3};
-  std::sort(axes, axes + t.ndim,
+  std::vector<int> axes(static_cast<size_t>(t.ndim));
+  std::iota(axes.begin(), axes.end(), 0);
+  std::sort(axes.begin(), axes.end(),
             [&](int a, int b) { return std::abs(t.strides[a]) < std::abs(t.strides[b]); });
   int64_t extent = 1;  // of a part of the tensor: what one step along the next axis must clear
-  for (int i = 0; i < t.ndim; ++i) {
-    const int64_t stride = std::abs(t.strides[axes[i]]), last = t.shape[axes[i]] - 1;
+  for (int axis : axes) {
+    const int64_t stride = std::abs(t.strides[axis]), last = t.shape[axis] - 1;
     require(last == 0 || stride >= extent, name,
             " is written to and must have elements that do not overlap, found strides ",
             ShapeText{t.strides, t.ndim}, " for shape ", shape_of(t));
