@@ -169,6 +169,18 @@ static void spread_additive(const Problem& p, Span rows, int64_t num_keys, RowBl
   }
 }
 
+// Keys of a tile that a panel does not see get p = ds = 0 from its rows.
+template <class A>
+static void clear_unseen(const Panel<A>& panel, Span keys, const KeyTile& tile, int64_t stride,
+                         A* p, A* ds) {
+  const bool is_skipped = tile.kind == TileKind::kSkip;
+  for (int64_t key = keys.begin; key < keys.end; ++key) {
+    if (!is_skipped && key >= tile.keys.begin && key < tile.keys.end) continue;
+    for (A* rows : {p, ds})
+      std::memset(rows + (key - keys.begin) * stride, 0, sizeof(A) * lanes_of(panel));
+  }
+}
+
 // The block's rows against one key tile of the chunk: all five products.
 template <class A, class Term>
 static void differentiate_block(const BackwardSums<A>& sums, const RowSumsWanted& wanted,
@@ -177,18 +189,14 @@ static void differentiate_block(const BackwardSums<A>& sums, const RowSumsWanted
   const Problem& p = *g.problem;
   const int64_t stride =
       (w.num_panels - 1) * kPanelLanes<A> + lanes_of(w.panels[w.num_panels - 1].panel);
-  const int64_t num_keys = keys.end - keys.begin;
+  Span seeing = {rows.end - rows.begin, 0};  // the block's rows whose panels see some of the keys
   for (int i = 0; i < w.num_panels; ++i) {
     GradientPanel<A>& panel = w.panels[i];
     const KeyTile tile = key_tile(g, panel.panel, keys);
     A *p_rows = w.p + i * kPanelLanes<A>, *ds_rows = w.ds + i * kPanelLanes<A>;
-    const bool is_skipped = tile.kind == TileKind::kSkip;
-    for (int64_t key = keys.begin; key < keys.end; ++key) {
-      if (!is_skipped && key >= tile.keys.begin && key < tile.keys.end) continue;
-      std::memset(p_rows + (key - keys.begin) * stride, 0, sizeof(A) * lanes_of(panel.panel));
-      std::memset(ds_rows + (key - keys.begin) * stride, 0, sizeof(A) * lanes_of(panel.panel));
-    }
-    if (is_skipped) continue;
+    clear_unseen<A>(panel.panel, keys, tile, stride, p_rows, ds_rows);
+    if (tile.kind == TileKind::kSkip) continue;
+    seeing = {min_of(seeing.begin, i * kPanelLanes<A>), panel.panel.rows.end - rows.begin};
     const int64_t skipped = tile.keys.begin - keys.begin;
     const RowBlock<A> tile_k = {k.data + skipped * k.stride, k.stride};
     differentiate_tile<A, Term>(sums, wanted, g, tile, tile_k,
@@ -196,17 +204,22 @@ static void differentiate_block(const BackwardSums<A>& sums, const RowSumsWanted
                                 p_rows + skipped * stride, ds_rows + skipped * stride, stride);
     if constexpr (!Term::kHasWeight)
       accumulate<A, Term>(panel.panel.vectors, tile_k, tile.keys.end - tile.keys.begin, p.head_dim,
-                          ds_rows + skipped * stride, stride, w.q_t[i], panel.dq_t);  // dq += ds k
+                          ds_rows + skipped * stride, stride, w.q_t[i],
+                          panel.dq_t);  // dq += ds k
   }
-  const int64_t first = keys.begin - chunk.begin, num_rows = rows.end - rows.begin;
+  if (seeing.begin >= seeing.end) return;
+  const int64_t first = keys.begin - chunk.begin, num_keys = keys.end - keys.begin;
+  const int64_t num_rows = seeing.end - seeing.begin;
   const int64_t width = padded<A>(p.head_dim), width_v = padded<A>(p.head_dim_v);
-  accumulate_key_gradient<A, DotTerm>(w.p, stride, num_keys, w.dout, width_v, num_rows, {},
+  accumulate_key_gradient<A, DotTerm>(w.p + seeing.begin, stride, num_keys,
+                                      w.dout + seeing.begin * width_v, width_v, num_rows, {},
                                       w.dv + first * width_v);  // dv += pT dout
   if constexpr (Term::kHasWeight)
     spread_additive<A>(p, rows, num_keys, k, stride, w.dk + first * width, w);
   else
-    accumulate_key_gradient<A, Term>(w.ds, stride, num_keys, w.q, width, num_rows, k,
-                                     w.dk + first * width);
+    accumulate_key_gradient<A, Term>(w.ds + seeing.begin, stride, num_keys,
+                                     w.q + seeing.begin * width, width, num_rows, k,
+                                     w.dk + first * width);  // dk += dsT q
 }
 
 }  // namespace ATTNEXT_ISA_NAMESPACE
