@@ -97,13 +97,6 @@ ATTNEXT_HD Vec<A> absolute(Vec<A> x) {
   return select<A>(x < Vec<A>{}, -x, x);
 }
 
-template <class A>
-ATTNEXT_HD Vec<A> iota() {
-  Vec<A> x;
-  for (int i = 0; i < kLanes<A>; ++i) x[i] = static_cast<A>(i);
-  return x;
-}
-
 template <int kStep, class V, int... kIndex>
 ATTNEXT_HD V exchange_low(V a, V b, std::integer_sequence<int, kIndex...>) {
   constexpr int kCount = sizeof...(kIndex);
