@@ -16,7 +16,6 @@ static bool adds_to_dq(const BackwardParams& params) {
          params.problem.score != Score::kCosine;
 }
 
-template <class A>
 static double row_dlse(const BackwardParams& params, const Group& g, int64_t row) {
   return is_present(params.dlse)
              ? read_element<double>(row_pointer(g, params.dlse, row), dtype_of(params.dlse))
@@ -33,7 +32,7 @@ static double row_delta(const BackwardParams& params, const Group& g, int64_t ro
     sum += load_elements<A>(out, dtype_of(params.out), params.out.strides[3], d, columns) *
            load_elements<A>(dout, dtype_of(params.dout), params.dout.strides[3], d, columns);
   }
-  return static_cast<double>(horizontal_sum<A>(sum)) - row_dlse<A>(params, g, row);
+  return static_cast<double>(horizontal_sum<A>(sum)) - row_dlse(params, g, row);
 }
 
 // Row constants of one group, and zeros where sums will be added.
@@ -104,7 +103,7 @@ static void finish_rows_of_group(const BackwardParams& params, const BackwardSum
     const double lse = read_element<double>(row_pointer(g, params.lse, row), dtype_of(params.lse));
     if (lse == -__builtin_inf()) continue;
     const double* sum = sums.rows + at * kNumRowSums;
-    const double dlse = row_dlse<A>(params, g, row),
+    const double dlse = row_dlse(params, g, row),
                  sink_share = p.sinks ? exp(p.sinks[head] - lse) : 0;
     const RowBalance balance =
         balance_row(sum[kMass], sum[kDs], static_cast<double>(sums.delta[at]), dlse, sink_share);

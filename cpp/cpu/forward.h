@@ -102,8 +102,8 @@ static void raise_outgrown(int vectors, int64_t num_keys, int64_t head_dim_v, co
 }
 
 // The common case in one step: dot scores that nothing modifies, p = 2^(s - max) straight from the
-// registers. The maximum of earlier keys serves until a sum outgrows it. False, and nothing is
-// changed but `w.s`: some row has no maximum yet.
+// registers. The maximum of earlier keys serves until a sum outgrows it. False, and nothing has
+// been done: some row has no maximum yet.
 template <class A>
 static bool soften_directly(const Group& g, const KeyTile& tile, RowBlock<A> k, int i,
                             ForwardScratch<A>& w) {
@@ -176,14 +176,20 @@ static void attend_tile_few(const Group& g, const KeyTile& tile, RowBlock<A> k, 
   });
 }
 
+// The part of `keys` (which begin where a tile does) that some row of the block can see, from the
+// beginning of a tile on: tiles lie at fixed positions.
+template <class A>
+ATTNEXT_HD Span reachable_tiles(const Group& g, const QueryBlock<A>& block, Span keys) {
+  const Span all = {block.panels[0].queries.begin, block.panels[block.num_panels - 1].queries.end};
+  const Span reachable = reachable_keys(g.mask, all);
+  return {max_of(keys.begin, reachable.begin / kTileK * kTileK), min_of(keys.end, reachable.end)};
+}
+
 // The block's rows attend `keys`.
 template <class A, class Term>
 static void attend(const Group& g, Span keys, ForwardScratch<A>& w) {
-  QueryBlock<A>& block = *w.block;
-  const Span all = {block.panels[0].queries.begin, block.panels[block.num_panels - 1].queries.end};
-  const Span reachable = reachable_keys(g.mask, all);
-  const Span range = {max_of(keys.begin, reachable.begin / kTileK * kTileK),
-                      min_of(keys.end, reachable.end)};
+  const QueryBlock<A>& block = *w.block;
+  const Span range = reachable_tiles(g, block, keys);
   const Problem& p = *g.problem;
   const Padding padding_k = w.few_rows && p.head_dim % kLanes<A> ? Padding::kZeros : Padding::kNone;
   const Padding padding_v =

@@ -13,12 +13,9 @@ namespace ATTNEXT_ISA_NAMESPACE {
 template <class A, class Term, class F>
 static void for_score_tiles(const Group& g, Span keys, ForwardScratch<A>& w, F&& visit) {
   const QueryBlock<A>& block = *w.block;
-  const Span all = {block.panels[0].queries.begin, block.panels[block.num_panels - 1].queries.end};
-  const Span reachable = reachable_keys(g.mask, all);
-  const int64_t first = max_of(keys.begin, reachable.begin / kTileK * kTileK);
-  const int64_t end = min_of(keys.end, reachable.end);
-  for (int64_t begin = first; begin < end; begin += kTileK) {
-    const Span tile_keys = {begin, min_of(begin + kTileK, end)};
+  const Span range = reachable_tiles(g, block, keys);
+  for (int64_t begin = range.begin; begin < range.end; begin += kTileK) {
+    const Span tile_keys = {begin, min_of(begin + kTileK, range.end)};
     const RowBlock<A> k = load_keys<A>(g, tile_keys, Padding::kNone, w.k);
     for (int i = 0; i < block.num_panels; ++i) {
       const KeyTile tile = key_tile(g, block.panels[i], tile_keys);

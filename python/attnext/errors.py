@@ -6,17 +6,25 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+#: What attnext refuses a call with (NotImplementedError is a RuntimeError).
+REFUSALS = (ValueError, TypeError, RuntimeError)
+
 
 @contextmanager
 def speaking_of(function: str, names: Mapping[str, str]) -> Iterator[None]:
     """Errors raised inside name `function`, and arguments by what `names` maps them to."""
     try:
         yield
-    except (ValueError, TypeError, RuntimeError) as error:
-        message = in_words_of(function, names, str(error))
-        if message != str(error):
-            error.args = (message,)
+    except REFUSALS as error:
+        reword(error, function, names)
         raise
+
+
+def reword(error: Exception, function: str, names: Mapping[str, str]) -> None:
+    """Makes the message of `error` one of `function`'s own."""
+    message = in_words_of(function, names, str(error))
+    if message != str(error):
+        error.args = (message,)
 
 
 def in_words_of(function: str, names: Mapping[str, str], message: str) -> str:

@@ -83,9 +83,9 @@ ATTNEXT_HD void score_tile(RowBlock<A> k, const A* q_t, const A* weight_t, int64
 }
 
 // out_t[d][lane] += sum_key p[key][lane] slope_q(q[d][lane], k[key][d]): for the dot term the slope
-// is k alone, which makes this p v as well as ds k. Rows of p are `p_stride` apart. A
-// tile is summed from zero and then joins what is there: a chain over all keys would round as often
-// as there are keys.
+// is k alone, which makes this p v as well as ds k. Rows of p are `p_stride` apart. A tile is
+// summed from zero and then joins what is there: a chain over all keys would round as often as
+// there are keys.
 template <class A, class Term, int kRows, int kVectors>
 ATTNEXT_HD void accumulate_tile(RowBlock<A> k, const A* p, int64_t p_stride, int64_t num_keys,
                                 const A* q_t, A* out_t) {
