@@ -44,7 +44,9 @@ def test_out_without_rounding(dtype, backend):
     assert attnext.attention(*inputs, out=out, backend=backend) is out
     assert np.array_equal(out.astype(dtype), attnext.attention(*inputs, backend=backend))
     wide = attnext.attention(*(x.astype(np.float32) for x in inputs))
-    assert np.abs(out - wide).max() < 1e-6
+    # A bfloat16 matrix unit takes the weights rounded to bfloat16; float16 is computed in float32.
+    rounding = 2**-9 if dtype == ml_dtypes.bfloat16 else 0
+    assert np.abs(out - wide).max() < 1e-6 + rounding * np.abs(inputs[2].astype(np.float32)).max()
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])

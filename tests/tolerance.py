@@ -57,7 +57,8 @@ def check(name, actual, truth, naive, inputs, lse):
 
     Twice the naive formula's error, and what luck may have spared it: the rounding of the result,
     or of the terms of a sum over all rows; in the weights e^(score - lse) those of score and lse,
-    each |lse| roundings of a weight; and about sqrt(n) / 2 roundings for a sum of n terms.
+    each |lse| roundings of a weight; and about sqrt(n) / 2 roundings for a sum of n terms. A 16-bit
+    matrix unit takes weights and their gradients rounded to its inputs' type.
     """
     dtype, result_dtype = (np.asarray(x).dtype.name for x in (inputs.q, actual))
     assert actual.shape == truth.shape, f"{name} has shape {actual.shape}, not {truth.shape}"
@@ -69,6 +70,8 @@ def check(name, actual, truth, naive, inputs, lse):
     accumulated = ROUNDING["float64" if dtype == "float64" else "float32"]
     longest_sum = max(*inputs.q.shape, *inputs.k.shape)
     of_terms = accumulated * (2 + 2 * largest(lse) + longest_sum**0.5 / 2)
+    if dtype in ("float16", "bfloat16") and name != "lse":
+        of_terms += ROUNDING[dtype] / 4
     allowed = 2 * error(naive, truth) + rounding + of_terms * scale
     promised = max(CONTRACT[dtype], CONTRACT[result_dtype]) * scale
     found = error(actual, truth)

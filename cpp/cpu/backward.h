@@ -4,6 +4,7 @@
 #pragma once
 
 #include "cpu/backward_sums.h"
+#include "cpu/schedule.h"
 
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
@@ -121,10 +122,10 @@ static void backward_item(const BackwardParams& params, const BackwardSums<A>& s
     if constexpr (Term::kHasWeight)
       std::memset(w.dq, 0, sizeof(A) * (rows.end - rows.begin) * padded<A>(p.head_dim));
     if (sums.bias_sum == BiasSum::kDense) wait_for(before, sums.progress, block + 1);
-    for (int64_t key = chunk.begin; key < chunk.end; key += kTileK) {
+    for (int64_t key = chunk.begin; key < chunk.end; key += kGradientTileK) {
       const int64_t first = key - chunk.begin;
       differentiate_block<A, Term>(
-          sums, wanted, g, rows, chunk, {key, min_of(key + kTileK, chunk.end)},
+          sums, wanted, g, rows, chunk, {key, min_of(key + kGradientTileK, chunk.end)},
           {k.data + first * k.stride, k.stride}, {v.data + first * v.stride, v.stride}, w);
     }
     wait_for(before, sums.progress, block + 1);

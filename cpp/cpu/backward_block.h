@@ -68,13 +68,15 @@ static BackwardScratch<A> carve_backward(const Problem& p, Arena* arena) {
   w.v = take<A>(arena, kChunkKeys * dv);
   w.dk = take<A>(arena, kChunkKeys * d);
   w.dv = take<A>(arena, kChunkKeys * dv);
-  w.p = take<A>(arena, kTileK * kTileQ<A>);
-  w.ds = take<A>(arena, kTileK * kTileQ<A>);
+  w.p = take<A>(arena, kGradientTileK * kTileQ<A>);
+  w.ds = take<A>(arena, kGradientTileK * kTileQ<A>);
   w.bias_keys = take<A>(arena, p.group_size * kChunkKeys);
   w.weight = take<A>(arena, p.weight ? p.group_size * d : 0);
   w.dweight = take<double>(arena, p.weight ? p.group_size * d : 0);
-  for (A** tile : {&w.tiles.s, &w.tiles.dp, &w.tiles.raw, &w.tiles.softcap_slope, &w.tiles.scratch})
-    *tile = take<A>(arena, kTileK * lanes);
+  for (A** tile : {&w.tiles.p, &w.tiles.ds, &w.tiles.raw, &w.tiles.softcap_slope,
+                   &w.tiles.dropout})
+    *tile = take<A>(arena, kGradientTileK * lanes);
+  w.tiles.modifiers = take_modifiers<A>(p, arena);
   return w;
 }
 
@@ -93,8 +95,8 @@ static void load_gradient_block(const BackwardParams& params, const BackwardSums
   for (int i = 0; i < w.num_panels; ++i) {
     GradientPanel<A>& panel = w.panels[i];
     const int64_t begin = rows.begin + i * kPanelLanes<A>;
-    load_queries<A>(g, {begin, min_of(begin + kPanelLanes<A>, rows.end)}, ScaleOn::kScores,
-                    w.q_t[i], w.weight_t[i], &panel.panel);
+    describe_rows<A>(g, {begin, min_of(begin + kPanelLanes<A>, rows.end)}, &panel.panel);
+    load_queries<A>(g, ScaleOn::kScores, w.q_t[i], w.weight_t[i], &panel.panel);
     load_transposed<A>(
         lane_rows(panel.panel, dout, 3, [&](int64_t row) { return row_pointer(g, dout, row); }),
         panel.panel.vectors, 0, p.head_dim_v, panel.dout_t);
@@ -119,27 +121,62 @@ static void load_gradient_block(const BackwardParams& params, const BackwardSums
   }
 }
 
-// One panel against one key tile: p and ds of its rows, `stride` apart, and its part of the sums on
+// Where only some vectors see a part of the tile, the others have p = ds = 0, and no trace.
+template <class A>
+static void clear_tile(const Panel<A>& panel, int64_t num_keys, const Modifiers<A>& m, A* p, A* ds,
+                       const GradientRows<A>& rows) {
+  const size_t bytes = sizeof(A) * static_cast<size_t>(lanes_of(panel));
+  for (int64_t key = 0; key < num_keys; ++key) {
+    for (A* out : {rows.p, rows.ds}) std::memset(out + key * rows.stride, 0, bytes);
+    for (A* out : {p, ds, m.trace.raw, m.trace.softcap_slope})
+      if (out) std::memset(out + key * lanes_of(panel), 0, bytes);
+  }
+}
+
+// One panel against one key tile: p and ds of its rows, their dq, and their part of the sums on
 // scores.
 template <class A, class Term>
 static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted& wanted,
                                const Group& g, const KeyTile& tile, RowBlock<A> k, RowBlock<A> v,
                                int64_t chunk_begin, BackwardScratch<A>& w, GradientPanel<A>* panel,
-                               A* p, A* ds, int64_t stride) {
+                               const GradientRows<A>& rows) {
+  const Problem& p = *g.problem;
   const GradientTiles<A>& t = w.tiles;
-  const bool needs_raw = wanted.scale || g.problem->score == Score::kNegL2;
-  compute_scores<A, Term>(
-      g, panel->panel, tile, k, ScaleOn::kScores,
-      {needs_raw ? t.raw : nullptr, g.problem->softcap > 0 ? t.softcap_slope : nullptr}, t.s,
-      t.scratch);
-  multiply_keys<A, DotTerm>(panel->panel.vectors, v, tile.keys.end - tile.keys.begin, panel->dout_t,
-                            nullptr, g.problem->head_dim_v, t.dp);  // dp = dout vT
-  differentiate_softmax<A>(g, *panel, tile, t, p, stride);          // ds = p (dp - delta)
-  if (sums.bias_sum == BiasSum::kDense) add_bias_tile<A>(g, panel->panel, tile, t.dp, sums.dbias);
+  const int64_t num_keys = tile.keys.end - tile.keys.begin;
+  const bool needs_raw = wanted.scale || p.score == Score::kNegL2;
+  const bool has_dropout = p.dropout.probability > 0;
+  const bool is_summed = wanted.any || sums.bias_sum != BiasSum::kNone;
+  const Modifiers<A> m = prepare_modifiers<A>(
+      g, panel->panel, tile, ScaleOn::kScores,
+      {needs_raw ? t.raw : nullptr, p.softcap > 0 ? t.softcap_slope : nullptr}, t.modifiers);
+  if (has_dropout) load_dropout<A>(g, panel->panel, tile, t.dropout);
+  const A* dropout = has_dropout ? t.dropout : nullptr;
+  A *p_tile = has_dropout || is_summed ? t.p : nullptr, *ds_tile = is_summed ? t.ds : nullptr;
+  if (tile.kind == TileKind::kPartial) clear_tile(panel->panel, num_keys, m, p_tile, ds_tile, rows);
+  Segment segments[kMaxSegments];
+  const int num_segments = cut_tile(g, panel->panel, tile, segments);
+  for (int n = 0; n < num_segments; ++n) {
+    const Segment& part = segments[n];
+    const Modifiers<A> modifiers = modifiers_of(m, part);
+    multiply_keys<A, Term>(part.vectors, k, part.keys, panel->panel.q_t, panel->panel.weight_t,
+                           p.head_dim,
+                           RebuildWeights<A>{modifiers, panel->lse_log2, panel->lse_rest, dropout,
+                                             p_tile, rows});
+    multiply_keys<A, DotTerm>(part.vectors, v, part.keys, panel->dout_t, panel->dout_t,
+                              p.head_dim_v,  // dp = dout vT
+                              DifferentiateSoftmax<A>{modifiers, panel->delta, panel->panel.scale,
+                                                      dropout, p_tile, ds_tile,
+                                                      modifiers.begin || modifiers.mask ||
+                                                          modifiers.bias,
+                                                      rows});
+    if constexpr (!Term::kHasWeight)
+      accumulate<A, Term>(part.vectors, k, part.keys, p.head_dim, rows.ds, rows.stride,
+                          panel->panel.q_t, panel->dq_t);  // dq += ds k
+  }
+  if (sums.bias_sum == BiasSum::kDense) add_bias_tile<A>(g, panel->panel, tile, t.ds, sums.dbias);
   if (sums.bias_sum == BiasSum::kPerKey)
-    add_bias_keys<A>(g, panel->panel, tile, t.dp, chunk_begin, w.bias_keys);
+    add_bias_keys<A>(g, panel->panel, tile, t.ds, chunk_begin, w.bias_keys);
   if (wanted.any) sum_rows<A>(g, tile, t, wanted, panel);
-  differentiate_modifiers<A>(g, tile, t, *panel, ds, stride);
 }
 
 // dq, dk and dweight of the additive score: one tanh serves all three. Lanes are d.
@@ -201,11 +238,7 @@ static void differentiate_block(const BackwardSums<A>& sums, const RowSumsWanted
     const RowBlock<A> tile_k = {k.data + skipped * k.stride, k.stride};
     differentiate_tile<A, Term>(sums, wanted, g, tile, tile_k,
                                 {v.data + skipped * v.stride, v.stride}, chunk.begin, w, &panel,
-                                p_rows + skipped * stride, ds_rows + skipped * stride, stride);
-    if constexpr (!Term::kHasWeight)
-      accumulate<A, Term>(panel.panel.vectors, tile_k, tile.keys.end - tile.keys.begin, p.head_dim,
-                          ds_rows + skipped * stride, stride, w.q_t[i],
-                          panel.dq_t);  // dq += ds k
+                                {p_rows + skipped * stride, ds_rows + skipped * stride, stride});
   }
   if (seeing.begin >= seeing.end) return;
   const int64_t first = keys.begin - chunk.begin, num_keys = keys.end - keys.begin;

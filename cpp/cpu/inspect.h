@@ -21,8 +21,10 @@ static void for_score_tiles(const Group& g, Span keys, ForwardScratch<A>& w, F&&
       const KeyTile tile = key_tile(g, block.panels[i], tile_keys);
       if (tile.kind == TileKind::kSkip) continue;
       const RowBlock<A> tile_k = {k.data + (tile.keys.begin - begin) * k.stride, k.stride};
-      compute_scores<A, Term>(g, block.panels[i], tile, tile_k, kForwardScale<Term>,
-                              ScoreTrace<A>{}, w.s, w.scratch);
+      const Modifiers<A> modifiers =
+          prepare_modifiers<A>(g, block.panels[i], tile, kForwardScale<Term>, {}, w.modifiers);
+      compute_scores<A, Term>(block.panels[i], tile, tile_k, w.q_t[i], g.problem->head_dim,
+                              modifiers, w.s);
       visit(i, tile, w.s);
     }
   }
@@ -54,7 +56,7 @@ static void find_weights(const Group& g, Span rows, ForwardScratch<A>& w,
                    weights->lse[i]);
     for (int lane = 0; lane < lanes_of(block.panels[i]); lane += kLanes<A>)
       store<A>(weights->base[i] + lane,
-               VectorMath<A>::finite_or_zero(load<A>(block.states[i].row_max + lane)));
+               VectorMath<A>::finite_or_zero(load<A>(block.states[i].base + lane)));
   }
 }
 
@@ -147,7 +149,7 @@ static void stats_block(const StatsParams& params, const Group& g, Span rows,
       if (is_present(t)) write_element<A>(row_pointer(g, t, row), dtype_of(t), value);
     };
     write_row(params.lse, weights.lse[i][lane]);
-    write_row(params.row_max, w.block->states[i].row_max[lane] * A(kLn2));
+    write_row(params.row_max, w.block->states[i].base[lane] * A(kLn2));
     write_row(params.entropy, entropy[i][lane]);
   }
 }

@@ -28,6 +28,9 @@ static auto dispatch(const Problem& p, F&& pass) {
 }
 
 static void forward(const ForwardParams& params) {
+  if constexpr (kHasPairs) {
+    if (is_paired(params.problem)) return run_forward<float, PairedDotTerm>(params);
+  }
   dispatch(params.problem,
            [&](auto zero, auto term) { run_forward<decltype(zero), decltype(term)>(params); });
 }

@@ -1,64 +1,14 @@
-// Which independent pieces a pass is cut into, and the scratch memory its workers share out. Cuts
-// depend on the shape of a sequence alone, never on threads or batch, so that bits do not either.
+// Which independent pieces a pass is cut into. Cuts depend on the shape of a sequence alone, never
+// on threads or batch, so that bits do not either.
 #pragma once
 
+#include "cpu/arena.h"
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 #include "cpu/tile/rows.h"
 
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
-
-// Memory that is released when the pass is left, by an exception too.
-class Memory {
- public:
-  explicit Memory(int64_t bytes) : data_(static_cast<char*>(allocate(bytes))) {}
-  ~Memory() { release(data_); }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  char* data() const { return data_; }
-
- private:
-  char* data_;
-};
-
-// Hands out aligned pieces. Started from null it only counts: the same carving code says how much
-// it needs.
-struct Arena {
-  char* base;
-  int64_t used;
-};
-
-template <class T>
-static T* take(Arena* arena, int64_t count) {
-  constexpr int64_t kAlignment = 64;
-  char* piece = arena->base + arena->used;
-  arena->used += round_up(count * static_cast<int64_t>(sizeof(T)), kAlignment);
-  return reinterpret_cast<T*>(piece);
-}
-
-// Scratch memory of all workers of a pass, carved for each on demand.
-template <class Scratch, Scratch (*kCarve)(const Problem&, Arena*)>
-class Scratches {
- public:
-  Scratches(const Problem& problem, int workers)
-      : problem_(problem), bytes_(bytes_of(problem)), memory_(bytes_ * workers) {}
-  Scratch operator[](int worker) const {
-    Arena arena{memory_.data() + worker * bytes_, 0};
-    return kCarve(problem_, &arena);
-  }
-
- private:
-  static int64_t bytes_of(const Problem& problem) {
-    Arena counter{nullptr, 0};
-    kCarve(problem, &counter);
-    return counter.used;
-  }
-
-  const Problem& problem_;
-  int64_t bytes_;
-  Memory memory_;
-};
 
 // A list of items, `per_head` of them for each key head of each sequence.
 struct Schedule {

@@ -50,6 +50,11 @@ struct VectorOf<double> {
   typedef uint8_t Bytes __attribute__((vector_size(kVectorBytes / 8)));
 };
 
+template <>
+struct VectorOf<int32_t> {
+  typedef int32_t Type __attribute__((vector_size(kVectorBytes), may_alias));
+};
+
 template <class A>
 using Vec = typename VectorOf<A>::Type;
 template <class A>

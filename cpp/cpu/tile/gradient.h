@@ -32,31 +32,108 @@ struct GradientPanel {
 // Tiles [kTileK][lanes].
 template <class A>
 struct GradientTiles {
-  A *s, *dp, *raw, *softcap_slope, *scratch;
+  A *p, *ds;  // of the final score, where sums over them are wanted or dropout tells p from p m
+  A *raw, *softcap_slope, *dropout;
+  ModifierScratch<A>* modifiers;
 };
 
-// s <- p, dp <- ds = p (m dp - delta), and the weights that met the values, p m, to `p_out` (rows
-// `stride` apart).
+// Where the results for one panel and key tile go, rows `stride` apart: the weights that met the
+// values, p m, and ds by the raw sum over d.
 template <class A>
-static void differentiate_softmax(const Group& g, const GradientPanel<A>& panel,
-                                  const KeyTile& tile, const GradientTiles<A>& t, A* p_out,
-                                  int64_t stride) {
-  const bool has_dropout = g.problem->dropout.probability > 0;
-  if (has_dropout) load_dropout<A>(g, panel.panel, tile, t.scratch);
-  const bool may_be_masked = is_masked(*g.problem, tile);
-  const Vec<A> masked = splat<A>(A(-__builtin_inf()));
-  for_scores(panel.panel, tile, [&](int64_t i, int64_t key, int lane) {
-    const Vec<A> s = load<A>(t.s + i);
-    const Vec<A> relative = s - load<A>(panel.lse_log2 + lane);
-    const Vec<A> p = exp2<A>(relative - load<A>(panel.lse_rest + lane));
-    const Vec<A> kept = has_dropout ? load<A>(t.scratch + i) : splat<A>(A(1));
-    const Vec<A> ds = score_gradient(p, load<A>(t.dp + i) * kept, load<A>(panel.delta + lane));
+struct GradientRows {
+  A *p, *ds;
+  int64_t stride;
+};
+
+// p = 2^(s - lse) from the registers.
+template <class A>
+struct RebuildWeights {
+  Modifiers<A> modifiers;
+  const A *lse_log2, *lse_rest;  // [lanes]
+  const A* dropout;              // null: none
+  A* p;                          // [keys][lanes], null: not wanted
+  GradientRows<A> rows;
+  inline __attribute__((always_inline)) void move_to(int64_t lane) {
+    ATTNEXT_ISA_NAMESPACE::move_to<A>(lane, &modifiers);
+    lse_log2 += lane;
+    lse_rest += lane;
+    if (dropout) dropout += lane;
+    if (p) p += lane;
+    rows.p += lane;
+  }
+  template <int kKeys, int kVectors>
+  inline __attribute__((always_inline)) void finish(int64_t key, Vec<A> (&s)[kKeys][kVectors]) {
+    const int64_t stride = modifiers.stride;
+    modify<A>(modifiers, key, s);
+    ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
+      const Vec<A> lse = load<A>(lse_log2 + j * kLanes<A>),
+                   rest = load<A>(lse_rest + j * kLanes<A>);
+      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) s[i][j] = exp2<A>(s[i][j] - lse - rest);
+    }
+    if (p) store_tile<A>(s, p + key * stride, stride);
+    if (dropout)
+      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i)
+          ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
+              s[i][j] *= load<A>(dropout + (key + i) * stride + j * kLanes<A>);
+    store_tile<A>(s, rows.p + key * rows.stride, rows.stride);
+  }
+};
+
+// ds = p (m dp - delta) by the final score, then by the raw sum, dp from the registers.
+template <class A>
+struct DifferentiateSoftmax {
+  Modifiers<A> modifiers;
+  const A *delta, *scale;  // [lanes]
+  const A *dropout, *p;    // [keys][lanes], null: none, and p is that of `rows`
+  A* ds;                   // [keys][lanes], null: not wanted
+  bool may_be_masked;
+  GradientRows<A> rows;
+  inline __attribute__((always_inline)) void move_to(int64_t lane) {
+    ATTNEXT_ISA_NAMESPACE::move_to<A>(lane, &modifiers);
+    delta += lane;
+    scale += lane;
+    if (dropout) dropout += lane;
+    if (p) p += lane;
+    if (ds) ds += lane;
+    rows.p += lane;
+    rows.ds += lane;
+  }
+  template <int kKeys, int kVectors>
+  inline __attribute__((always_inline)) void finish(int64_t key, Vec<A> (&dp)[kKeys][kVectors]) {
+    const int64_t stride = modifiers.stride, weights_stride = p ? stride : rows.stride;
+    const A* weights = (p ? p : rows.p) + key * weights_stride;
+    const auto each = [&](auto&& f) __attribute__((always_inline)) {
+      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i)
+          ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) f(dp[i][j], i, j * kLanes<A>);
+    };
+    if (dropout)
+      each([&](Vec<A>& x, int i, int lane) {
+        x *= load<A>(dropout + (key + i) * stride + lane);
+      });
+    each([&](Vec<A>& x, int i, int lane) {
+      x = score_gradient(load<A>(weights + i * weights_stride + lane), x,
+                         load<A>(delta + lane));
+    });
     // A masked pair has no gradient even where its value or key is not finite.
-    store<A>(t.dp + i, may_be_masked ? select<A>(s == masked, Vec<A>{}, ds) : ds);
-    store<A>(t.s + i, p);
-    store<A>(p_out + key * stride + lane, p * kept);
-  });
-}
+    if (may_be_masked)
+      each([&](Vec<A>& x, int i, int lane) {
+        x = select<A>(load<A>(weights + i * weights_stride + lane) == Vec<A>{}, Vec<A>{}, x);
+      });
+    if (ds) store_tile<A>(dp, ds + key * stride, stride);
+    each([&](Vec<A>& x, int, int lane) { x *= load<A>(scale + lane) * A(kLn2); });
+    if (modifiers.cap > 0) {
+      const A* slope = modifiers.trace.softcap_slope + key * stride;
+      each([&](Vec<A>& x, int i, int lane) { x *= load<A>(slope + i * stride + lane); });
+    }
+    if (modifiers.is_root) {
+      const A* raw = modifiers.trace.raw + key * stride;
+      each([&](Vec<A>& x, int i, int lane) {
+        x *= finish_neg_l2_slope(load<A>(raw + i * stride + lane));
+      });
+    }
+    store_tile<A>(dp, rows.ds + key * rows.stride, rows.stride);
+  }
+};
 
 // Adds the sums of ds x and p x over the tile's keys to those of the panel. `x(index, key, lane)`
 // is a vector.
@@ -70,8 +147,8 @@ static void add_row_sums(const KeyTile& tile, const GradientTiles<A>& t, RowSum 
     for (int64_t key = 0; key < num_keys; ++key) {
       const int64_t i = key * lanes + lane;
       const Vec<A> factor = x(i, key, lane);
-      ds += load<A>(t.dp + i) * factor;
-      p += load<A>(t.s + i) * factor;
+      ds += load<A>(t.ds + i) * factor;
+      p += load<A>(t.p + i) * factor;
     }
     for (int i = 0; i < kLanes<A>; ++i) {
       panel->sums[ds_sum][lane + i] += static_cast<double>(ds[i]);
@@ -95,19 +172,6 @@ static void sum_rows(const Group& g, const KeyTile& tile, const GradientTiles<A>
   const bool has_softcap = g.problem->softcap > 0;
   add_row_sums<A>(tile, t, kScaleDs, kScaleMass, panel, [&](int64_t i, int64_t, int) {
     return has_softcap ? load<A>(t.raw + i) * load<A>(t.softcap_slope + i) : load<A>(t.raw + i);
-  });
-}
-
-// ds by the final score -> ds by the raw sum over d, to `ds_out`.
-template <class A>
-static void differentiate_modifiers(const Group& g, const KeyTile& tile, const GradientTiles<A>& t,
-                                    const GradientPanel<A>& panel, A* ds_out, int64_t stride) {
-  const bool has_softcap = g.problem->softcap > 0, is_root = g.problem->score == Score::kNegL2;
-  for_scores(panel.panel, tile, [&](int64_t i, int64_t key, int lane) {
-    Vec<A> ds = load<A>(t.dp + i) * (load<A>(panel.panel.scale + lane) * A(kLn2));
-    if (has_softcap) ds *= load<A>(t.softcap_slope + i);
-    if (is_root) ds *= finish_neg_l2_slope(load<A>(t.raw + i));
-    store<A>(ds_out + key * stride + lane, ds);
   });
 }
 

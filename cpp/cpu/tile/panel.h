@@ -65,6 +65,10 @@ static void load_transposed(const LaneRows<A>& rows, int vectors, int64_t begin,
     return;
   }
   const bool is_direct = rows.dtype == kAccumulatorDType<A> && rows.stride == 1;
+  // So many rows at once are more streams than the hardware would prefetch.
+  for (int lane = 0; lane < lanes && is_direct; ++lane)
+    for (int64_t i = 0; i < count; i += 64 / static_cast<int64_t>(sizeof(A)))
+      __builtin_prefetch(reinterpret_cast<const A*>(rows.row[lane]) + begin + i);
   for (int j = 0; j < vectors; ++j) {
     const char* const* row = rows.row + j * kLanes<A>;
     for (int64_t i = 0; i < count; i += kLanes<A>) {
@@ -151,18 +155,14 @@ static void load_head_vectors(const Panel<A>& panel, const double* in, int64_t h
   }
 }
 
-// Fills everything of a panel but the buffers it is given.
+// Which rows a panel has and what their scores depend on, besides q.
 template <class A>
-static void load_queries(const Group& g, Span rows, ScaleOn scale_on, A* q_t, A* weight_t,
-                         Panel<A>* panel) {
+static void describe_rows(const Group& g, Span rows, Panel<A>* panel) {
   const Problem& p = *g.problem;
   panel->rows = rows;
   panel->queries = queries_of(g, rows);
   panel->vectors = static_cast<int>(divide_up(rows.end - rows.begin, kLanes<A>));
-  panel->q_t = q_t;
-  panel->weight_t = weight_t;
-  const int lanes = lanes_of(*panel);
-  for (int lane = 0; lane < lanes; ++lane) {
+  for (int lane = 0; lane < lanes_of(*panel); ++lane) {
     const int64_t row = min_of(rows.begin + lane, rows.end - 1);
     const int64_t head = panel->head[lane] = head_of(g, row);
     panel->query[lane] = query_of(g, row);
@@ -171,18 +171,26 @@ static void load_queries(const Group& g, Span rows, ScaleOn scale_on, A* q_t, A*
         p.alibi_slopes ? static_cast<A>(p.alibi_slopes[g.sequence * p.num_heads_q + head] * kLog2E)
                        : A(0);
   }
+}
+
+// q (and what rides on it) of a described panel.
+template <class A>
+static void load_queries(const Group& g, ScaleOn scale_on, A* q_t, A* weight_t, Panel<A>* panel) {
+  const Problem& p = *g.problem;
+  panel->q_t = q_t;
+  panel->weight_t = weight_t;
+  const int lanes = lanes_of(*panel);
   load_transposed<A>(
       lane_rows(*panel, p.q, 3, [&](int64_t row) { return row_pointer(g, p.q, row); }),
       panel->vectors, 0, p.head_dim, q_t);
   if (p.score == Score::kCosine) normalise_lanes<A>(panel->vectors, p.head_dim, q_t);
   if (p.score_bias) load_head_vectors<A>(*panel, p.score_bias, p.head_dim, true, q_t);
   if (p.weight) load_head_vectors<A>(*panel, p.weight, p.head_dim, false, weight_t);
-  if (scale_on == ScaleOn::kQueries) {
-    for (int64_t d = 0; d < p.head_dim; ++d)
-      for (int i = 0; i < lanes; i += kLanes<A>)
-        store<A>(q_t + d * lanes + i, load<A>(q_t + d * lanes + i) * load<A>(panel->scale + i));
-    for (int lane = 0; lane < lanes; ++lane) panel->scale[lane] = A(1);
-  }
+  if (scale_on == ScaleOn::kScores) return;
+  for (int64_t d = 0; d < p.head_dim; ++d)
+    for (int i = 0; i < lanes; i += kLanes<A>)
+      store<A>(q_t + d * lanes + i, load<A>(q_t + d * lanes + i) * load<A>(panel->scale + i));
+  for (int lane = 0; lane < lanes; ++lane) panel->scale[lane] = A(1);
 }
 
 }  // namespace ATTNEXT_ISA_NAMESPACE

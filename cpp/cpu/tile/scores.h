@@ -3,6 +3,7 @@
 #pragma once
 
 #include "attention/random.h"
+#include "cpu/arena.h"
 #include "cpu/tile/matmul.h"
 #include "cpu/tile/panel.h"
 
@@ -15,13 +16,6 @@ struct KeyTile {
   TileKind kind;
 };
 
-// What backward wants kept on the way; null: not.
-template <class A>
-struct ScoreTrace {
-  A* raw;  // the finished sum over d, before scale
-  A* softcap_slope;
-};
-
 // One step: s <- f(s, index of the vector, key within the tile, first lane).
 template <class A, class F>
 ATTNEXT_HD void for_scores(const Panel<A>& panel, const KeyTile& tile, F&& f) {
@@ -31,41 +25,127 @@ ATTNEXT_HD void for_scores(const Panel<A>& panel, const KeyTile& tile, F&& f) {
     for (int lane = 0; lane < lanes; lane += kLanes<A>) f(key * lanes + lane, key, lane);
 }
 
+// What backward wants kept on the way, [keys][lanes]; null: not.
 template <class A>
-static void finish_raw_scores(const Problem& p, const Panel<A>& panel, const KeyTile& tile, A* s,
-                              A* raw) {
-  if (p.score == Score::kNegL2) {
-    for_scores(panel, tile, [&](int64_t i, int64_t, int) {
-      store<A>(s + i, finish_neg_l2<VectorMath<A>>(load<A>(s + i)));
-    });
+struct ScoreTrace {
+  A* raw;  // the finished sum over d, before scale
+  A* softcap_slope;
+};
+
+// Room for what the modifiers of one tile are prepared in.
+template <class A>
+struct ModifierScratch {
+  A *bias, *mask;  // [kTileK][lanes]
+  A* softcap;      // [kTileRows][lanes]
+  alignas(kVectorBytes) A position[kPanelLanes<A>], begin[kPanelLanes<A>], end[kPanelLanes<A>];
+};
+
+template <class A>
+static ModifierScratch<A>* take_modifiers(const Problem& p, Arena* arena) {
+  const int64_t tile = kTileK * kPanelLanes<A>;
+  ModifierScratch<A>* scratch = take<ModifierScratch<A>>(arena, 1);
+  A* bias = take<A>(arena, is_present(p.bias) ? tile : 0);
+  A* mask = take<A>(arena, is_present(p.mask) ? tile : 0);
+  A* softcap = take<A>(arena, p.softcap > 0 ? kTileRows * kPanelLanes<A> : 0);
+  if (arena->base) {
+    scratch->bias = bias;
+    scratch->mask = mask;
+    scratch->softcap = softcap;
   }
-  if (raw)
-    for_scores(panel, tile, [&](int64_t i, int64_t, int) { store<A>(raw + i, load<A>(s + i)); });
+  return scratch;
 }
 
+// Everything that happens to the raw products of one panel and one key tile; null or 0: does not.
 template <class A>
-static void apply_softcap(const Problem& p, const Panel<A>& panel, const KeyTile& tile, A* s,
-                          A* slope) {
-  const A cap = effective_cap<A>(p.softcap * kLog2E);
-  for_scores(panel, tile, [&](int64_t i, int64_t, int) {
-    const Vec<A> score = load<A>(s + i);
-    if (slope) store<A>(slope + i, softcap_slope<VectorMath<A>>(score, cap));
-    store<A>(s + i, softcap<VectorMath<A>>(score, cap));
-  });
+struct Modifiers {
+  const A* scale;      // [lanes]
+  A cap;               // to base 2
+  A* softcap;          // [kTileRows][lanes], scratch
+  const A* bias;       // [keys][lanes], to base 2
+  const A* slope;      // [lanes] of ALiBi, to base 2
+  const A* position;   // [lanes], relative to the tile's first key
+  const A *begin, *end;  // [lanes], the keys of the tile a rule lets a row see
+  const A* mask;       // [keys][lanes], 0 where masked
+  bool is_root;        // neg_l2
+  ScoreTrace<A> trace;
+  int64_t stride;  // lanes of the panel
+};
+
+// From the panel's first lane to another.
+template <class A>
+ATTNEXT_HD void move_to(int64_t lane, Modifiers<A>* m) {
+  for (const A** p : {&m->scale, &m->bias, &m->slope, &m->position, &m->begin, &m->end, &m->mask})
+    if (*p) *p += lane;
+  for (A** p : {&m->trace.raw, &m->trace.softcap_slope})
+    if (*p) *p += lane;
 }
 
-// A bias of -infinity masks its pair, whatever the score: NaN - infinity would not.
+ATTNEXT_HD bool has_any(const auto& m) {
+  return m.scale || m.cap > 0 || m.bias || m.slope || m.begin || m.mask || m.is_root || m.trace.raw;
+}
+
+// In a function of its own: unrolled over a register tile its tanh would be most of the library.
 template <class A>
-static void add_bias(const Group& g, const Panel<A>& panel, const KeyTile& tile, A* s, A* scratch) {
-  const TensorView& bias = g.problem->bias;
-  load_transposed<A>(
-      lane_rows(panel, bias, 3, [&](int64_t row) { return dense_pointer(g, bias, row); }),
-      panel.vectors, tile.keys.begin, tile.keys.end - tile.keys.begin, scratch);
+static __attribute__((noinline)) void apply_softcap(A cap, int64_t rows, int64_t width, A* s,
+                                                    A* slope, int64_t slope_stride) {
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t i = 0; i < width; i += kLanes<A>) {
+      const Vec<A> score = load<A>(s + row * width + i);
+      if (slope)
+        store<A>(slope + row * slope_stride + i, softcap_slope<VectorMath<A>>(score, cap));
+      store<A>(s + row * width + i, softcap<VectorMath<A>>(score, cap));
+    }
+}
+
+// The register tile of keys [key, key + kKeys) of the key tile, from raw sums to scores to base 2:
+// scale, softcap, bias, ALiBi, mask, in that order.
+template <class A, int kKeys, int kVectors>
+ATTNEXT_HD void modify(const Modifiers<A>& m, int64_t key, Vec<A> (&s)[kKeys][kVectors]) {
+  const int64_t stride = m.stride, at = key * stride;
+  const auto each = [&](auto&& f) __attribute__((always_inline)) {
+    ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
+        f(s[i][j], i, j * kLanes<A>);
+  };
   const Vec<A> masked = splat<A>(A(-__builtin_inf()));
-  for_scores(panel, tile, [&](int64_t i, int64_t, int) {
-    const Vec<A> b = load<A>(scratch + i);
-    store<A>(s + i, select<A>(b == masked, masked, load<A>(s + i) + b * A(kLog2E)));
-  });
+  if (m.is_root) each([&](Vec<A>& x, int, int) { x = finish_neg_l2<VectorMath<A>>(x); });
+  if (m.trace.raw) store_tile<A>(s, m.trace.raw + at, stride);
+  if (m.scale) each([&](Vec<A>& x, int, int lane) { x *= load<A>(m.scale + lane); });
+  if (m.cap > 0) {
+    constexpr int kWidth = kVectors * kLanes<A>;
+    store_tile<A>(s, m.softcap, kWidth);
+    apply_softcap<A>(m.cap, kKeys, kWidth, m.softcap,
+                     m.trace.softcap_slope ? m.trace.softcap_slope + at : nullptr, stride);
+    each([&](Vec<A>& x, int i, int lane) { x = load<A>(m.softcap + i * kWidth + lane); });
+  }
+  if (m.bias)  // one of -infinity masks its pair, whatever the score: NaN - infinity would not
+    each([&](Vec<A>& x, int i, int lane) {
+      const Vec<A> b = load<A>(m.bias + at + i * stride + lane);
+      x = select<A>(b == masked, masked, x + b);
+    });
+  if (m.slope)
+    each([&](Vec<A>& x, int i, int lane) {
+      const Vec<A> distance =
+          alibi_distance(load<A>(m.position + lane), splat<A>(static_cast<A>(key + i)));
+      x -= load<A>(m.slope + lane) * distance;
+    });
+  if (m.begin)
+    each([&](Vec<A>& x, int i, int lane) {
+      const Vec<A> position = splat<A>(static_cast<A>(key + i));
+      x = select<A>(position < load<A>(m.end + lane), x, masked);
+      x = select<A>(position >= load<A>(m.begin + lane), x, masked);
+    });
+  if (m.mask)
+    each([&](Vec<A>& x, int i, int lane) {
+      x = select<A>(load<A>(m.mask + at + i * stride + lane) == Vec<A>{}, masked, x);
+    });
+}
+
+// A tensor's values for the tile's pairs, [keys][lanes].
+template <class A>
+static void load_dense(const Group& g, const Panel<A>& panel, const KeyTile& tile,
+                       const TensorView& t, A* out) {
+  load_transposed<A>(lane_rows(panel, t, 3, [&](int64_t row) { return dense_pointer(g, t, row); }),
+                     panel.vectors, tile.keys.begin, tile.keys.end - tile.keys.begin, out);
 }
 
 // Lane positions relative to the tile's first key: exact in float however long the sequence is.
@@ -77,43 +157,50 @@ ATTNEXT_HD void relative_positions(const Group& g, const Panel<A>& panel, const 
 }
 
 template <class A>
-static void subtract_alibi(const Group& g, const Panel<A>& panel, const KeyTile& tile, A* s) {
-  alignas(kVectorBytes) A position[kPanelLanes<A>];
-  relative_positions<A>(g, panel, tile, position);
-  for_scores(panel, tile, [&](int64_t i, int64_t key, int lane) {
-    const Vec<A> distance = alibi_distance(load<A>(position + lane), splat<A>(static_cast<A>(key)));
-    store<A>(s + i, load<A>(s + i) - load<A>(panel.slope + lane) * distance);
-  });
-}
-
-template <class A>
-static void mask_by_rule(const Group& g, const Panel<A>& panel, const KeyTile& tile, A* s) {
-  alignas(kVectorBytes) A begin[kPanelLanes<A>], end[kPanelLanes<A>];
+ATTNEXT_HD void visible_positions(const Group& g, const Panel<A>& panel, const KeyTile& tile,
+                                  A* begin, A* end) {
+  const int64_t num_keys = tile.keys.end - tile.keys.begin;
   for (int lane = 0; lane < lanes_of(panel); ++lane) {
     const Span keys = visible_keys(g.mask, panel.query[lane]);
-    const int64_t num_keys = tile.keys.end - tile.keys.begin;
     begin[lane] = static_cast<A>(clamp_to(keys.begin - tile.keys.begin, 0, num_keys));
     end[lane] = static_cast<A>(clamp_to(keys.end - tile.keys.begin, 0, num_keys));
   }
-  const Vec<A> masked = splat<A>(A(-__builtin_inf()));
-  for_scores(panel, tile, [&](int64_t i, int64_t key, int lane) {
-    const Vec<A> position = splat<A>(static_cast<A>(key));
-    const Vec<A> kept = select<A>(position < load<A>(end + lane), load<A>(s + i), masked);
-    store<A>(s + i, select<A>(position >= load<A>(begin + lane), kept, masked));
-  });
 }
 
 template <class A>
-static void mask_by_tensor(const Group& g, const Panel<A>& panel, const KeyTile& tile, A* s,
-                           A* scratch) {
-  const TensorView& mask = g.problem->mask;
-  load_transposed<A>(
-      lane_rows(panel, mask, 3, [&](int64_t row) { return dense_pointer(g, mask, row); }),
-      panel.vectors, tile.keys.begin, tile.keys.end - tile.keys.begin, scratch);
-  const Vec<A> masked = splat<A>(A(-__builtin_inf()));
-  for_scores(panel, tile, [&](int64_t i, int64_t, int) {
-    store<A>(s + i, select<A>(load<A>(scratch + i) == Vec<A>{}, masked, load<A>(s + i)));
-  });
+static Modifiers<A> prepare_modifiers(const Group& g, const Panel<A>& panel, const KeyTile& tile,
+                                      ScaleOn scale_on, ScoreTrace<A> trace,
+                                      ModifierScratch<A>* scratch) {
+  const Problem& p = *g.problem;
+  Modifiers<A> m{};
+  m.is_root = p.score == Score::kNegL2;
+  m.trace = trace;
+  m.stride = lanes_of(panel);
+  m.scale = scale_on == ScaleOn::kScores ? panel.scale : nullptr;
+  m.cap = p.softcap > 0 ? effective_cap<A>(p.softcap * kLog2E) : A(0);
+  m.softcap = scratch->softcap;
+  if (is_present(p.bias)) {
+    load_dense<A>(g, panel, tile, p.bias, scratch->bias);
+    for_scores(panel, tile, [&](int64_t i, int64_t, int) {
+      store<A>(scratch->bias + i, load<A>(scratch->bias + i) * A(kLog2E));
+    });
+    m.bias = scratch->bias;
+  }
+  if (p.alibi_slopes) {
+    relative_positions<A>(g, panel, tile, scratch->position);
+    m.slope = panel.slope;
+    m.position = scratch->position;
+  }
+  if (tile.kind == TileKind::kPartial) {
+    visible_positions<A>(g, panel, tile, scratch->begin, scratch->end);
+    m.begin = scratch->begin;
+    m.end = scratch->end;
+  }
+  if (is_present(p.mask)) {
+    load_dense<A>(g, panel, tile, p.mask, scratch->mask);
+    m.mask = scratch->mask;
+  }
+  return m;
 }
 
 // Whether some score of the tile may be -infinity because a mask made it so.
@@ -121,22 +208,87 @@ ATTNEXT_HD bool is_masked(const Problem& p, const KeyTile& tile) {
   return tile.kind == TileKind::kPartial || is_present(p.mask) || is_present(p.bias);
 }
 
-// s: raw products in, scores to base 2 out. `scratch`: one more tile.
+// A part of a key tile, and the vectors of a panel with a row that sees some of it.
+struct Segment {
+  Span keys;  // relative to the tile's first key, at multiples of kTileRows
+  Vectors vectors;
+  bool is_full;  // every row of them sees all of it
+};
+constexpr int kMaxSegments = kTileK / kTileRows;
+
+ATTNEXT_HD bool overlaps(Span a, Span b) { return a.begin < b.end && b.begin < a.end; }
+ATTNEXT_HD bool contains(Span whole, Span part) {
+  return whole.begin <= part.begin && part.end <= whole.end;
+}
+
+// Cuts the tile where the vectors that see it change: what lies beyond a diagonal costs nothing.
+// Both ends of what a row sees grow with the row, so that the vectors lie side by side.
 template <class A>
-static void modify_scores(const Group& g, const Panel<A>& panel, const KeyTile& tile,
-                          ScaleOn scale_on, ScoreTrace<A> trace, A* s, A* scratch) {
-  const Problem& p = *g.problem;
-  if (p.score == Score::kNegL2 || trace.raw) finish_raw_scores<A>(p, panel, tile, s, trace.raw);
-  if (scale_on == ScaleOn::kScores) {
-    for_scores(panel, tile, [&](int64_t i, int64_t, int lane) {
-      store<A>(s + i, load<A>(s + i) * load<A>(panel.scale + lane));
-    });
+static int cut_tile(const Group& g, const Panel<A>& panel, const KeyTile& tile, Segment* segments) {
+  const int64_t num_keys = tile.keys.end - tile.keys.begin, lanes = lanes_of(panel);
+  segments[0] = {{0, num_keys}, {0, panel.vectors, lanes}, true};
+  if (tile.kind == TileKind::kFull) return 1;
+  Span some[kPanelVectors], every[kPanelVectors];
+  for (int j = 0; j < panel.vectors; ++j) {
+    const Span first = visible_keys(g.mask, panel.query[j * kLanes<A>]),
+               last = visible_keys(g.mask, panel.query[(j + 1) * kLanes<A> - 1]);
+    some[j] = {first.begin - tile.keys.begin, last.end - tile.keys.begin};
+    every[j] = {last.begin - tile.keys.begin, first.end - tile.keys.begin};
   }
-  if (p.softcap > 0) apply_softcap<A>(p, panel, tile, s, trace.softcap_slope);
-  if (is_present(p.bias)) add_bias<A>(g, panel, tile, s, scratch);
-  if (p.alibi_slopes) subtract_alibi<A>(g, panel, tile, s);
-  if (tile.kind == TileKind::kPartial) mask_by_rule<A>(g, panel, tile, s);
-  if (is_present(p.mask)) mask_by_tensor<A>(g, panel, tile, s, scratch);
+  int count = 0;
+  for (int64_t key = 0; key < num_keys; key += kTileRows) {
+    const Span step = {key, min_of(key + kTileRows, num_keys)};
+    int begin = 0, end = panel.vectors;
+    while (begin < end && !overlaps(some[begin], step)) ++begin;
+    while (begin < end && !overlaps(some[end - 1], step)) --end;
+    if (begin == end) continue;
+    bool is_full = true;
+    for (int j = begin; j < end; ++j) is_full = is_full && contains(every[j], step);
+    Segment* before = &segments[count - 1];
+    if (count > 0 && before->keys.end == key && before->is_full == is_full &&
+        before->vectors.first == begin && before->vectors.count == end - begin)
+      before->keys.end = step.end;
+    else
+      segments[count++] = {step, {begin, end - begin, lanes}, is_full};
+  }
+  return count;
+}
+
+// What a segment's scores are modified by.
+template <class A>
+ATTNEXT_HD Modifiers<A> modifiers_of(Modifiers<A> m, const Segment& segment) {
+  if (segment.is_full) m.begin = m.end = nullptr;
+  return m;
+}
+
+// The scores of a tile, modified and kept: [keys][lanes].
+template <class A>
+struct KeepScores {
+  Modifiers<A> modifiers;
+  A* s;
+  inline __attribute__((always_inline)) void move_to(int64_t lane) {
+    ATTNEXT_ISA_NAMESPACE::move_to<A>(lane, &modifiers);
+    s += lane;
+  }
+  template <int kKeys, int kVectors>
+  inline __attribute__((always_inline)) void finish(int64_t key, Vec<A> (&sum)[kKeys][kVectors]) {
+    modify<A>(modifiers, key, sum);
+    store_tile<A>(sum, s + key * modifiers.stride, modifiers.stride);
+  }
+};
+
+// Raw products that were stored, modified in place.
+template <class A>
+static void modify_scores(const Modifiers<A>& m, int vectors, int64_t num_keys, A* s) {
+  with_vectors(vectors, [&](auto v) {
+    for (int64_t key = 0; key < num_keys; ++key) {
+      Vec<A> row[1][v.value];
+      A* at = s + key * m.stride;
+      ATTNEXT_UNROLL for (int j = 0; j < v.value; ++j) row[0][j] = load<A>(at + j * kLanes<A>);
+      modify<A>(m, key, row);
+      store_tile<A>(row, at, m.stride);
+    }
+  });
 }
 
 // The part of a key tile a panel can see.
@@ -148,13 +300,14 @@ ATTNEXT_HD KeyTile key_tile(const Group& g, const Panel<A>& panel, Span keys) {
   return {cut, classify_tile(g.mask, panel.queries, cut)};
 }
 
-// s = the scores of a panel against the tile's keys `k`, to base 2. `scratch`: one more tile.
+// s = all scores of a panel against the tile's keys `k`, to base 2.
 template <class A, class Term>
-static void compute_scores(const Group& g, const Panel<A>& panel, const KeyTile& tile,
-                           RowBlock<A> k, ScaleOn scale_on, ScoreTrace<A> trace, A* s, A* scratch) {
-  multiply_keys<A, Term>(panel.vectors, k, tile.keys.end - tile.keys.begin, panel.q_t,
-                         panel.weight_t, g.problem->head_dim, s);
-  modify_scores<A>(g, panel, tile, scale_on, trace, s, scratch);
+static void compute_scores(const Panel<A>& panel, const KeyTile& tile,
+                           RowBlock<Operand<Term, A>> k, const Operand<Term, A>* q_t,
+                           int64_t depth, const Modifiers<A>& modifiers, A* s) {
+  multiply_keys<A, Term>({0, panel.vectors, lanes_of(panel)}, k,
+                         {0, tile.keys.end - tile.keys.begin}, q_t, panel.weight_t, depth,
+                         KeepScores<A>{modifiers, s});
 }
 
 // 1/(1 - probability) where a weight is kept, 0 where it is dropped.

@@ -18,13 +18,16 @@ static void finish_rows(const Group& g, const Panel<A>& panel, const RowState<A>
     sink[lane] = static_cast<A>(sinks ? sinks[panel.head[lane]] * kLog2E : -__builtin_inf());
   for (int lane = 0; lane < lanes; lane += kLanes<A>) {
     const auto result =
-        finish_row<VectorMath<A>>(load<A>(state.row_max + lane), load<A>(state.row_sum + lane),
+        finish_row<VectorMath<A>>(load<A>(state.base + lane), load<A>(state.row_sum + lane),
                                   load<A>(sink + lane), A(kLn2));
-    store<A>(factor + lane, result.factor);
+    const Vec<A> rounded_sum = load<A>(state.rounded_sum + lane);
+    store<A>(factor + lane,
+             select<A>(rounded_sum == Vec<A>{}, result.factor,
+                       result.factor * (load<A>(state.row_sum + lane) / rounded_sum)));
     store<A>(lse + lane, result.lse);
   }
   for (int lane = 0; lane < lanes; ++lane) {
-    if (state.row_max[lane] != A(-__builtin_inf())) continue;
+    if (state.base[lane] != A(-__builtin_inf())) continue;
     const bool has_key = has_visible_key(g, min_of(panel.rows.begin + lane, panel.rows.end - 1));
     factor[lane] = empty_row_factor<A>(has_key);
     if (has_key) lse[lane] = factor[lane];
