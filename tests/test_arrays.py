@@ -72,7 +72,7 @@ def test_vjp_keeps_out_without_rounding(dtype):
 
     kept = errors(vjp(dout))
     from_rounded = errors(attnext.attention_backward(dout, *inputs, out, lse))
-    assert max(kept) < ml_dtypes.finfo(dtype).eps / 3
+    assert max(kept) < ml_dtypes.finfo(dtype).eps / 2
     assert min(a / b for a, b in zip(from_rounded, kept, strict=True)) > 1.5
 
 

@@ -104,9 +104,7 @@ static void backward_item(const BackwardParams& params, const BackwardSums<A>& s
   const Problem& p = params.problem;
   const RowSumsWanted wanted = {sums.rows != nullptr, params.dscale != nullptr,
                                 params.dalibi_slopes != nullptr};
-  const Padding padding = Term::kIsBilinear ? Padding::kNone : Padding::kZeros;
-  const RowBlock<A> k = load_keys<A>(g, chunk, padding, w.k),
-                    v = load_values<A>(g, chunk, Padding::kNone, w.v);
+  const KeyRows<A, Term> key_rows = load_chunk<A, Term>(g, chunk, w);
   std::memset(w.dk, 0, sizeof(A) * (chunk.end - chunk.begin) * padded<A>(p.head_dim));
   std::memset(w.dv, 0, sizeof(A) * (chunk.end - chunk.begin) * padded<A>(p.head_dim_v));
   std::memset(w.bias_keys, 0, sizeof(A) * p.group_size * kChunkKeys);
@@ -118,15 +116,14 @@ static void backward_item(const BackwardParams& params, const BackwardSums<A>& s
   publish(sums.progress + item, blocks.begin);
   for (int64_t block = blocks.begin; block < blocks.end; ++block) {
     const Span rows = {block * kTileQ<A>, min_of((block + 1) * kTileQ<A>, g.num_rows)};
-    load_gradient_block<A>(params, sums, g, rows, w);
+    load_gradient_block<A, Term>(params, sums, g, rows, w);
     if constexpr (Term::kHasWeight)
       std::memset(w.dq, 0, sizeof(A) * (rows.end - rows.begin) * padded<A>(p.head_dim));
     if (sums.bias_sum == BiasSum::kDense) wait_for(before, sums.progress, block + 1);
     for (int64_t key = chunk.begin; key < chunk.end; key += kGradientTileK) {
-      const int64_t first = key - chunk.begin;
-      differentiate_block<A, Term>(
-          sums, wanted, g, rows, chunk, {key, min_of(key + kGradientTileK, chunk.end)},
-          {k.data + first * k.stride, k.stride}, {v.data + first * v.stride, v.stride}, w);
+      differentiate_block<A, Term>(sums, wanted, g, rows, chunk,
+                                   {key, min_of(key + kGradientTileK, chunk.end)},
+                                   rows_from(key_rows, key - chunk.begin), w);
     }
     wait_for(before, sums.progress, block + 1);
     add_block<A, Term>(params, sums, g, rows, w);

@@ -34,6 +34,8 @@ struct BackwardScratch {
   A *q, *dout;      // the block's rows as they are, padded: [kTileQ, padded]
   A* dq;            // likewise, what this item adds to them
   A *k, *v;         // the chunk's rows, where they cannot be read in place
+  Pair* k_pairs;    // of paired terms: the chunk's keys, interleaved
+  Pair* row_pairs;  // and a panel's rows on their way to q_t and dout_t
   A *dk, *dv;       // [kChunkKeys, padded]
   A *p, *ds;        // [kTileK][lanes of all panels]
   A* bias_keys;     // [group_size, kChunkKeys]
@@ -66,6 +68,9 @@ static BackwardScratch<A> carve_backward(const Problem& p, Arena* arena) {
   w.dq = take<A>(arena, kTileQ<A> * d);
   w.k = take<A>(arena, kChunkKeys * d);
   w.v = take<A>(arena, kChunkKeys * dv);
+  w.k_pairs = take<Pair>(arena, is_paired(p) ? kChunkKeys / 2 * d : 0);
+  w.row_pairs = take<Pair>(
+      arena, is_paired(p) ? lanes * paired_width(max_of(p.head_dim, p.head_dim_v)) : 0);
   w.dk = take<A>(arena, kChunkKeys * d);
   w.dv = take<A>(arena, kChunkKeys * dv);
   w.p = take<A>(arena, kGradientTileK * kTileQ<A>);
@@ -76,6 +81,7 @@ static BackwardScratch<A> carve_backward(const Problem& p, Arena* arena) {
   for (A** tile : {&w.tiles.p, &w.tiles.ds, &w.tiles.raw, &w.tiles.softcap_slope,
                    &w.tiles.dropout})
     *tile = take<A>(arena, kGradientTileK * lanes);
+  w.tiles.ds_pairs = take<Pair>(arena, is_paired(p) ? kGradientTileK / 2 * lanes : 0);
   w.tiles.modifiers = take_modifiers<A>(p, arena);
   return w;
 }
@@ -85,8 +91,35 @@ ATTNEXT_HD int64_t row_base(const BackwardSums<A>& sums, const Group& g) {
   return sums.queries_before[g.sequence] * g.problem->num_heads_q + g.head_kv * g.num_rows;
 }
 
+// The block's rows of q and dout as the products that sum over rows read them.
+template <class A, class Term>
+static void load_rows_of_block(const BackwardParams& params, const Group& g, Span rows,
+                               BackwardScratch<A>& w) {
+  const Problem& p = params.problem;
+  const TensorView& dout = params.dout;
+  const int64_t width = padded<A>(p.head_dim), width_v = padded<A>(p.head_dim_v);
+  if constexpr (kIsPaired<Term>) {
+    const int64_t count = rows.end - rows.begin;
+    interleave_rows(count, p.q.strides[3], p.head_dim, width, reinterpret_cast<Pair*>(w.q),
+                    [&](int64_t i) { return row_pointer(g, p.q, rows.begin + i); });
+    interleave_rows(count, dout.strides[3], p.head_dim_v, width_v, reinterpret_cast<Pair*>(w.dout),
+                    [&](int64_t i) { return row_pointer(g, dout, rows.begin + i); });
+    return;
+  }
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    A* q = w.q + (row - rows.begin) * width;
+    load_row<A>(row_pointer(g, p.q, row), dtype_of(p.q), p.q.strides[3], p.head_dim, q);
+    if (p.score == Score::kCosine) normalise_row<A>(q, width);
+    if (p.score_bias)
+      for (int64_t d = 0; d < p.head_dim; ++d)
+        q[d] += static_cast<A>(p.score_bias[head_of(g, row) * p.head_dim + d]);
+    load_row<A>(row_pointer(g, dout, row), dtype_of(dout), dout.strides[3], p.head_dim_v,
+                w.dout + (row - rows.begin) * width_v);
+  }
+}
+
 // A block's queries, outputs' gradients and row constants, transposed and as they are.
-template <class A>
+template <class A, class Term>
 static void load_gradient_block(const BackwardParams& params, const BackwardSums<A>& sums,
                                 const Group& g, Span rows, BackwardScratch<A>& w) {
   const Problem& p = params.problem;
@@ -96,10 +129,17 @@ static void load_gradient_block(const BackwardParams& params, const BackwardSums
     GradientPanel<A>& panel = w.panels[i];
     const int64_t begin = rows.begin + i * kPanelLanes<A>;
     describe_rows<A>(g, {begin, min_of(begin + kPanelLanes<A>, rows.end)}, &panel.panel);
-    load_queries<A>(g, ScaleOn::kScores, w.q_t[i], w.weight_t[i], &panel.panel);
-    load_transposed<A>(
-        lane_rows(panel.panel, dout, 3, [&](int64_t row) { return row_pointer(g, dout, row); }),
-        panel.panel.vectors, 0, p.head_dim_v, panel.dout_t);
+    if constexpr (kIsPaired<Term>) {
+      load_transposed_pairs(g, panel.panel, p.q, p.head_dim, w.row_pairs,
+                            reinterpret_cast<Pair*>(w.q_t[i]));
+      load_transposed_pairs(g, panel.panel, dout, p.head_dim_v, w.row_pairs,
+                            reinterpret_cast<Pair*>(panel.dout_t));
+    } else {
+      load_queries<A>(g, ScaleOn::kScores, w.q_t[i], w.weight_t[i], &panel.panel);
+      load_transposed<A>(
+          lane_rows(panel.panel, dout, 3, [&](int64_t row) { return row_pointer(g, dout, row); }),
+          panel.panel.vectors, 0, p.head_dim_v, panel.dout_t);
+    }
     std::memset(panel.dq_t, 0, sizeof(A) * p.head_dim * lanes_of(panel.panel));
     std::memset(panel.sums, 0, sizeof(panel.sums));
     for (int lane = 0; lane < lanes_of(panel.panel); ++lane) {
@@ -109,27 +149,54 @@ static void load_gradient_block(const BackwardParams& params, const BackwardSums
       panel.delta[lane] = sums.delta[row];
     }
   }
-  for (int64_t row = rows.begin; row < rows.end; ++row) {
-    A* q = w.q + (row - rows.begin) * padded<A>(p.head_dim);
-    load_row<A>(row_pointer(g, p.q, row), dtype_of(p.q), p.q.strides[3], p.head_dim, q);
-    if (p.score == Score::kCosine) normalise_row<A>(q, padded<A>(p.head_dim));
-    if (p.score_bias)
-      for (int64_t d = 0; d < p.head_dim; ++d)
-        q[d] += static_cast<A>(p.score_bias[head_of(g, row) * p.head_dim + d]);
-    load_row<A>(row_pointer(g, dout, row), dtype_of(dout), dout.strides[3], p.head_dim_v,
-                w.dout + (row - rows.begin) * padded<A>(p.head_dim_v));
+  load_rows_of_block<A, Term>(params, g, rows, w);
+}
+
+// Slopes that read k read numbers.
+template <class A>
+ATTNEXT_HD RowBlock<A> plain_rows(RowBlock<A> k) {
+  return k;
+}
+ATTNEXT_HD RowBlock<float> plain_rows(RowBlock<Pair>) { return {}; }
+
+// The chunk's rows, or those of a tile of it, as the products read them.
+template <class A, class Term>
+struct KeyRows {
+  RowBlock<Operand<Term, A>> k, v;  // for s and dp
+  RowBlock<Operand<Term, A>> k_sum;  // for dq, which sums over keys
+};
+
+template <class A, class Term>
+ATTNEXT_HD KeyRows<A, Term> rows_from(const KeyRows<A, Term>& rows, int64_t key) {
+  return {{rows.k.data + key * rows.k.stride, rows.k.stride},
+          {rows.v.data + key * rows.v.stride, rows.v.stride},
+          {rows.k_sum.data + key / kPack<Term> * rows.k_sum.stride, rows.k_sum.stride}};
+}
+
+template <class A, class Term>
+static KeyRows<A, Term> load_chunk(const Group& g, Span chunk, BackwardScratch<A>& w) {
+  const Problem& p = *g.problem;
+  if constexpr (kIsPaired<Term>) {
+    return {load_row_pairs(g, p.k, p.head_dim, chunk, reinterpret_cast<Pair*>(w.k)),
+            load_row_pairs(g, p.v, p.head_dim_v, chunk, reinterpret_cast<Pair*>(w.v)),
+            load_interleaved_rows(g, p.k, p.head_dim, chunk, w.k_pairs)};
+  } else {
+    const Padding padding = Term::kIsBilinear ? Padding::kNone : Padding::kZeros;
+    const RowBlock<A> k = load_keys<A>(g, chunk, padding, w.k);
+    return {k, load_values<A>(g, chunk, Padding::kNone, w.v), k};
   }
 }
 
 // Where only some vectors see a part of the tile, the others have p = ds = 0, and no trace.
-template <class A>
+template <class A, class Term>
 static void clear_tile(const Panel<A>& panel, int64_t num_keys, const Modifiers<A>& m, A* p, A* ds,
-                       const GradientRows<A>& rows) {
-  const size_t bytes = sizeof(A) * static_cast<size_t>(lanes_of(panel));
+                       const GradientRows<A, Term>& rows) {
+  const auto lanes = static_cast<size_t>(lanes_of(panel));
   for (int64_t key = 0; key < num_keys; ++key) {
-    for (A* out : {rows.p, rows.ds}) std::memset(out + key * rows.stride, 0, bytes);
+    for (auto* out : {rows.p, rows.ds})
+      std::memset(out + key * rows.stride, 0, sizeof(*out) * lanes);
     for (A* out : {p, ds, m.trace.raw, m.trace.softcap_slope})
-      if (out) std::memset(out + key * lanes_of(panel), 0, bytes);
+      if (out) std::memset(out + key * lanes_of(panel), 0, sizeof(A) * lanes);
   }
 }
 
@@ -137,9 +204,10 @@ static void clear_tile(const Panel<A>& panel, int64_t num_keys, const Modifiers<
 // scores.
 template <class A, class Term>
 static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted& wanted,
-                               const Group& g, const KeyTile& tile, RowBlock<A> k, RowBlock<A> v,
-                               int64_t chunk_begin, BackwardScratch<A>& w, GradientPanel<A>* panel,
-                               const GradientRows<A>& rows) {
+                               const Group& g, const KeyTile& tile, const KeyRows<A, Term>& keys,
+                               int64_t chunk_begin, BackwardScratch<A>& w, int panel_index,
+                               const GradientRows<A, Term>& rows) {
+  GradientPanel<A>* panel = &w.panels[panel_index];
   const Problem& p = *g.problem;
   const GradientTiles<A>& t = w.tiles;
   const int64_t num_keys = tile.keys.end - tile.keys.begin;
@@ -151,27 +219,30 @@ static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted&
       {needs_raw ? t.raw : nullptr, p.softcap > 0 ? t.softcap_slope : nullptr}, t.modifiers);
   if (has_dropout) load_dropout<A>(g, panel->panel, tile, t.dropout);
   const A* dropout = has_dropout ? t.dropout : nullptr;
-  A *p_tile = has_dropout || is_summed ? t.p : nullptr, *ds_tile = is_summed ? t.ds : nullptr;
+  A *p_tile = has_dropout || is_summed || kIsPaired<Term> ? t.p : nullptr, *ds_tile = is_summed ? t.ds : nullptr;
   if (tile.kind == TileKind::kPartial) clear_tile(panel->panel, num_keys, m, p_tile, ds_tile, rows);
   Segment segments[kMaxSegments];
   const int num_segments = cut_tile(g, panel->panel, tile, segments);
   for (int n = 0; n < num_segments; ++n) {
     const Segment& part = segments[n];
     const Modifiers<A> modifiers = modifiers_of(m, part);
-    multiply_keys<A, Term>(part.vectors, k, part.keys, panel->panel.q_t, panel->panel.weight_t,
-                           p.head_dim,
-                           RebuildWeights<A>{modifiers, panel->lse_log2, panel->lse_rest, dropout,
-                                             p_tile, rows});
-    multiply_keys<A, DotTerm>(part.vectors, v, part.keys, panel->dout_t, panel->dout_t,
-                              p.head_dim_v,  // dp = dout vT
-                              DifferentiateSoftmax<A>{modifiers, panel->delta, panel->panel.scale,
-                                                      dropout, p_tile, ds_tile,
-                                                      modifiers.begin || modifiers.mask ||
-                                                          modifiers.bias,
-                                                      rows});
-    if constexpr (!Term::kHasWeight)
-      accumulate<A, Term>(part.vectors, k, part.keys, p.head_dim, rows.ds, rows.stride,
-                          panel->panel.q_t, panel->dq_t);  // dq += ds k
+    multiply_keys<A, Term>(part.vectors, keys.k, part.keys, operands<Term>(w.q_t[panel_index]),
+                           w.weight_t[panel_index], divide_up(p.head_dim, kPack<Term>),
+                           RebuildWeights<A, Term>{modifiers, panel->lse_log2, panel->lse_rest,
+                                                   dropout, p_tile, rows});
+    multiply_keys<A, PlainDot<Term>>(
+        part.vectors, keys.v, part.keys, operands<Term>(panel->dout_t), panel->dout_t,
+        divide_up(p.head_dim_v, kPack<Term>),  // dp = dout vT
+        DifferentiateSoftmax<A, Term>{modifiers, panel->delta, panel->panel.scale, dropout, p_tile,
+                                      ds_tile, modifiers.begin || modifiers.mask || modifiers.bias,
+                                      rows});
+    const Span sum_keys = {part.keys.begin / kPack<Term>, divide_up(part.keys.end, kPack<Term>)};
+    if constexpr (kIsPaired<Term>)  // dq += ds k
+      accumulate<A, Term>(part.vectors, keys.k_sum, sum_keys, p.head_dim, rows.ds_pairs,
+                          lanes_of(panel->panel), nullptr, panel->dq_t);
+    else if constexpr (!Term::kHasWeight)
+      accumulate<A, Term>(part.vectors, keys.k_sum, sum_keys, p.head_dim, rows.ds, rows.stride,
+                          w.q_t[panel_index], panel->dq_t);
   }
   if (sums.bias_sum == BiasSum::kDense) add_bias_tile<A>(g, panel->panel, tile, t.ds, sums.dbias);
   if (sums.bias_sum == BiasSum::kPerKey)
@@ -207,52 +278,57 @@ static void spread_additive(const Problem& p, Span rows, int64_t num_keys, RowBl
 }
 
 // Keys of a tile that a panel does not see get p = ds = 0 from its rows.
-template <class A>
+template <class A, class S>
 static void clear_unseen(const Panel<A>& panel, Span keys, const KeyTile& tile, int64_t stride,
-                         A* p, A* ds) {
+                         S* p, S* ds) {
   const bool is_skipped = tile.kind == TileKind::kSkip;
   for (int64_t key = keys.begin; key < keys.end; ++key) {
     if (!is_skipped && key >= tile.keys.begin && key < tile.keys.end) continue;
-    for (A* rows : {p, ds})
-      std::memset(rows + (key - keys.begin) * stride, 0, sizeof(A) * lanes_of(panel));
+    for (S* rows : {p, ds})
+      std::memset(rows + (key - keys.begin) * stride, 0, sizeof(S) * lanes_of(panel));
   }
 }
 
 // The block's rows against one key tile of the chunk: all five products.
 template <class A, class Term>
 static void differentiate_block(const BackwardSums<A>& sums, const RowSumsWanted& wanted,
-                                const Group& g, Span rows, Span chunk, Span keys, RowBlock<A> k,
-                                RowBlock<A> v, BackwardScratch<A>& w) {
+                                const Group& g, Span rows, Span chunk, Span keys,
+                                const KeyRows<A, Term>& key_rows, BackwardScratch<A>& w) {
+  using S = Stored<A, Term>;
   const Problem& p = *g.problem;
   const int64_t stride =
       (w.num_panels - 1) * kPanelLanes<A> + lanes_of(w.panels[w.num_panels - 1].panel);
+  S *all_p = reinterpret_cast<S*>(w.p), *all_ds = reinterpret_cast<S*>(w.ds);
   Span seeing = {rows.end - rows.begin, 0};  // the block's rows whose panels see some of the keys
   for (int i = 0; i < w.num_panels; ++i) {
-    GradientPanel<A>& panel = w.panels[i];
-    const KeyTile tile = key_tile(g, panel.panel, keys);
-    A *p_rows = w.p + i * kPanelLanes<A>, *ds_rows = w.ds + i * kPanelLanes<A>;
-    clear_unseen<A>(panel.panel, keys, tile, stride, p_rows, ds_rows);
+    const Panel<A>& panel = w.panels[i].panel;
+    const KeyTile tile = key_tile(g, panel, keys);
+    S *p_rows = all_p + i * kPanelLanes<A>, *ds_rows = all_ds + i * kPanelLanes<A>;
+    clear_unseen<A>(panel, keys, tile, stride, p_rows, ds_rows);
     if (tile.kind == TileKind::kSkip) continue;
-    seeing = {min_of(seeing.begin, i * kPanelLanes<A>), panel.panel.rows.end - rows.begin};
+    seeing = {min_of(seeing.begin, i * kPanelLanes<A>), panel.rows.end - rows.begin};
     const int64_t skipped = tile.keys.begin - keys.begin;
-    const RowBlock<A> tile_k = {k.data + skipped * k.stride, k.stride};
-    differentiate_tile<A, Term>(sums, wanted, g, tile, tile_k,
-                                {v.data + skipped * v.stride, v.stride}, chunk.begin, w, &panel,
-                                {p_rows + skipped * stride, ds_rows + skipped * stride, stride});
+    differentiate_tile<A, Term>(
+        sums, wanted, g, tile, rows_from(key_rows, skipped), chunk.begin, w, i,
+        {p_rows + skipped * stride, ds_rows + skipped * stride, stride, w.tiles.ds_pairs});
   }
   if (seeing.begin >= seeing.end) return;
   const int64_t first = keys.begin - chunk.begin, num_keys = keys.end - keys.begin;
-  const int64_t num_rows = seeing.end - seeing.begin;
   const int64_t width = padded<A>(p.head_dim), width_v = padded<A>(p.head_dim_v);
-  accumulate_key_gradient<A, DotTerm>(w.p + seeing.begin, stride, num_keys,
-                                      w.dout + seeing.begin * width_v, width_v, num_rows, {},
-                                      w.dv + first * width_v);  // dv += pT dout
+  // Of rows in pairs, both are read as one operand.
+  const int64_t row = seeing.begin / kPack<Term>, row_stride = stride / kPack<Term>;
+  const int64_t num_rows = divide_up(seeing.end - seeing.begin, kPack<Term>);
+  accumulate_key_gradient<A, PlainDot<Term>>(
+      reinterpret_cast<const Operand<Term, A>*>(all_p) + row, row_stride, num_keys,
+      operands<Term>(w.dout) + row * width_v, width_v, num_rows, {},
+      w.dv + first * width_v);  // dv += pT dout
   if constexpr (Term::kHasWeight)
-    spread_additive<A>(p, rows, num_keys, k, stride, w.dk + first * width, w);
+    spread_additive<A>(p, rows, num_keys, key_rows.k, stride, w.dk + first * width, w);
   else
-    accumulate_key_gradient<A, Term>(w.ds + seeing.begin, stride, num_keys,
-                                     w.q + seeing.begin * width, width, num_rows, k,
-                                     w.dk + first * width);  // dk += dsT q
+    accumulate_key_gradient<A, Term>(  // dk += dsT q
+        reinterpret_cast<const Operand<Term, A>*>(all_ds) + row, row_stride, num_keys,
+        operands<Term>(w.q) + row * width, width, num_rows, plain_rows(key_rows.k),
+        w.dk + first * width);
 }
 
 }  // namespace ATTNEXT_ISA_NAMESPACE

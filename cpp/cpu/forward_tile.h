@@ -30,12 +30,6 @@ struct ForwardScratch {
   int few_rows;    // 0: the panel is not one; else as many rows as the products are made for
 };
 
-// Buffers of numbers hold operands of paired terms as well.
-template <class Term, class A>
-ATTNEXT_HD Operand<Term, A>* operands(A* buffer) {
-  return reinterpret_cast<Operand<Term, A>*>(buffer);
-}
-
 // Where p goes.
 template <class Term, class A>
 ATTNEXT_HD Operand<Term, A>* weights_of(const ForwardScratch<A>& w) {
@@ -44,10 +38,6 @@ ATTNEXT_HD Operand<Term, A>* weights_of(const ForwardScratch<A>& w) {
   else
     return w.s;
 }
-
-// The product with the values is a dot product whatever the score is.
-template <class Term>
-using ValueTerm = std::conditional_t<kIsPaired<Term>, Term, DotTerm>;
 
 template <class A>
 static ForwardScratch<A> carve_forward(const Problem& p, Arena* arena) {
@@ -112,26 +102,6 @@ constexpr A kSmallestSum = A(1e-12);
 // much before the next one is needed.
 template <class A>
 constexpr A kHeadroom = A(36);
-
-// p as the product with the values reads it; `rounded_sum` (null: not wanted) += what became of it.
-template <class Term, class A, int kKeys, int kVectors>
-ATTNEXT_HD void store_weights(const Vec<A> (&p)[kKeys][kVectors], int64_t key, int64_t stride,
-                              Operand<Term, A>* out, A* rounded_sum) {
-  if constexpr (!kIsPaired<Term>) {
-    store_tile<A>(p, out + key * stride, stride);
-  } else {
-    ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
-      Vec<A> sum{};
-      ATTNEXT_UNROLL for (int i = 0; i < kKeys; i += 2) {
-        const Vec<Pair> pair = pair_up(p[i][j], i + 1 < kKeys ? p[i + 1 < kKeys ? i + 1 : i][j]
-                                                              : Vec<A>{});
-        store<Pair>(out + (key + i) / 2 * stride + j * kLanes<A>, pair);
-        sum = add_pairs(sum, pair);
-      }
-      if (rounded_sum) add_to<A>(rounded_sum + j * kLanes<A>, sum);
-    }
-  }
-}
 
 // p = 2^(s - base) straight from the registers, with the sums of p beside them; then dropout. The
 // plain case is compiled apart: code that is jumped over costs it registers.
@@ -298,7 +268,7 @@ static void attend_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Te
   soften_tile<A, Term>(g, tile, k, i, segments, num_segments, w);
   for (int n = 0; n < num_segments; ++n) {
     const Span keys = segments[n].keys;
-    accumulate<A, ValueTerm<Term>>(
+    accumulate<A, PlainDot<Term>>(
         segments[n].vectors, v, {keys.begin / kPack<Term>, divide_up(keys.end, kPack<Term>)},
         p.head_dim_v, weights_of<Term>(w), lanes_of(panel), nullptr, w.block->o_t[i]);
   }

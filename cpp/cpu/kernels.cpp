@@ -36,6 +36,9 @@ static void forward(const ForwardParams& params) {
 }
 
 static void backward(const BackwardParams& params) {
+  if constexpr (kHasPairs) {
+    if (is_paired(params.problem)) return run_backward<float, PairedDotTerm>(params);
+  }
   dispatch(params.problem,
            [&](auto zero, auto term) { run_backward<decltype(zero), decltype(term)>(params); });
 }

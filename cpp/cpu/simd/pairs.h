@@ -2,6 +2,8 @@
 // join a float32 sum in one instruction, at twice the rate of float32.
 #pragma once
 
+#include <type_traits>
+
 #include "attention/score.h"
 #include "cpu/simd/leaf.h"
 
@@ -66,6 +68,16 @@ struct OperandOf<true, A> {
 // What the products of a term read.
 template <class Term, class A>
 using Operand = typename OperandOf<kIsPaired<Term>, A>::Type;
+
+// Buffers of numbers hold operands of paired terms as well.
+template <class Term, class A>
+ATTNEXT_HD Operand<Term, A>* operands(A* buffer) {
+  return reinterpret_cast<Operand<Term, A>*>(buffer);
+}
+
+// The products with values are dot products whatever the score is.
+template <class Term>
+using PlainDot = std::conditional_t<kIsPaired<Term>, Term, DotTerm>;
 
 // How many numbers an operand holds.
 template <class Term>

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "attention/gradient.h"
-#include "cpu/tile/load.h"
+#include "cpu/tile/load_pairs.h"
 #include "cpu/tile/scores.h"
 
 namespace attnext::cpu {
@@ -34,25 +34,41 @@ template <class A>
 struct GradientTiles {
   A *p, *ds;  // of the final score, where sums over them are wanted or dropout tells p from p m
   A *raw, *softcap_slope, *dropout;
+  Pair* ds_pairs;  // [kGradientTileK / 2][lanes]
   ModifierScratch<A>* modifiers;
 };
 
+// What p and ds lie in for the products that sum over rows: pairs along rows are bfloat16.
+template <class A, class Term>
+using Stored = std::conditional_t<kIsPaired<Term>, uint16_t, A>;
+
 // Where the results for one panel and key tile go, rows `stride` apart: the weights that met the
-// values, p m, and ds by the raw sum over d.
-template <class A>
+// values, p m, and ds by the raw sum over d; of paired terms ds once more, in pairs along keys.
+template <class A, class Term>
 struct GradientRows {
-  A *p, *ds;
+  Stored<A, Term>*p, *ds;
   int64_t stride;
+  Pair* ds_pairs;  // [keys / 2][lanes], null unless paired
 };
 
+template <class A, int kKeys, int kVectors, class S>
+ATTNEXT_HD void store_rows(const Vec<A> (&tile)[kKeys][kVectors], S* to, int64_t stride) {
+  if constexpr (std::is_same_v<S, A>) {
+    store_tile<A>(tile, to, stride);
+  } else {
+    ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
+        store_bfloat(to + i * stride + j * kLanes<A>, tile[i][j]);
+  }
+}
+
 // p = 2^(s - lse) from the registers.
-template <class A>
+template <class A, class Term>
 struct RebuildWeights {
   Modifiers<A> modifiers;
   const A *lse_log2, *lse_rest;  // [lanes]
   const A* dropout;              // null: none
   A* p;                          // [keys][lanes], null: not wanted
-  GradientRows<A> rows;
+  GradientRows<A, Term> rows;
   inline __attribute__((always_inline)) void move_to(int64_t lane) {
     ATTNEXT_ISA_NAMESPACE::move_to<A>(lane, &modifiers);
     lse_log2 += lane;
@@ -75,19 +91,19 @@ struct RebuildWeights {
       ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i)
           ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
               s[i][j] *= load<A>(dropout + (key + i) * stride + j * kLanes<A>);
-    store_tile<A>(s, rows.p + key * rows.stride, rows.stride);
+    store_rows<A>(s, rows.p + key * rows.stride, rows.stride);
   }
 };
 
 // ds = p (m dp - delta) by the final score, then by the raw sum, dp from the registers.
-template <class A>
+template <class A, class Term>
 struct DifferentiateSoftmax {
   Modifiers<A> modifiers;
   const A *delta, *scale;  // [lanes]
-  const A *dropout, *p;    // [keys][lanes], null: none, and p is that of `rows`
+  const A *dropout, *p;    // [keys][lanes], null: none, and p is that of `rows` (not of paired)
   A* ds;                   // [keys][lanes], null: not wanted
   bool may_be_masked;
-  GradientRows<A> rows;
+  GradientRows<A, Term> rows;
   inline __attribute__((always_inline)) void move_to(int64_t lane) {
     ATTNEXT_ISA_NAMESPACE::move_to<A>(lane, &modifiers);
     delta += lane;
@@ -97,11 +113,12 @@ struct DifferentiateSoftmax {
     if (ds) ds += lane;
     rows.p += lane;
     rows.ds += lane;
+    if (rows.ds_pairs) rows.ds_pairs += lane;
   }
   template <int kKeys, int kVectors>
   inline __attribute__((always_inline)) void finish(int64_t key, Vec<A> (&dp)[kKeys][kVectors]) {
     const int64_t stride = modifiers.stride, weights_stride = p ? stride : rows.stride;
-    const A* weights = (p ? p : rows.p) + key * weights_stride;
+    const A* weights = (p ? p : reinterpret_cast<const A*>(rows.p)) + key * weights_stride;
     const auto each = [&](auto&& f) __attribute__((always_inline)) {
       ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i)
           ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) f(dp[i][j], i, j * kLanes<A>);
@@ -131,7 +148,8 @@ struct DifferentiateSoftmax {
         x *= finish_neg_l2_slope(load<A>(raw + i * stride + lane));
       });
     }
-    store_tile<A>(dp, rows.ds + key * rows.stride, rows.stride);
+    store_rows<A>(dp, rows.ds + key * rows.stride, rows.stride);
+    if constexpr (kIsPaired<Term>) store_weights<Term, A>(dp, key, stride, rows.ds_pairs, nullptr);
   }
 };
 

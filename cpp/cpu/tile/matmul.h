@@ -39,6 +39,27 @@ ATTNEXT_HD void add_tile(const Vec<A> (&tile)[kRows][kVectors], A* to, int64_t s
       add_to<A>(to + i * stride + j * kLanes<A>, tile[i][j]);
 }
 
+// p [key][lane] as a product that sums over keys reads it; `rounded_sum` (null: not wanted) += what
+// became of it.
+template <class Term, class A, int kKeys, int kVectors>
+ATTNEXT_HD void store_weights(const Vec<A> (&p)[kKeys][kVectors], int64_t key, int64_t stride,
+                              Operand<Term, A>* out, A* rounded_sum) {
+  if constexpr (!kIsPaired<Term>) {
+    store_tile<A>(p, out + key * stride, stride);
+  } else {
+    ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
+      Vec<A> sum{};
+      ATTNEXT_UNROLL for (int i = 0; i < kKeys; i += 2) {
+        const Vec<Pair> pair = pair_up(p[i][j], i + 1 < kKeys ? p[i + 1 < kKeys ? i + 1 : i][j]
+                                                              : Vec<A>{});
+        store<Pair>(out + (key + i) / 2 * stride + j * kLanes<A>, pair);
+        sum = add_pairs(sum, pair);
+      }
+      if (rounded_sum) add_to<A>(rounded_sum + j * kLanes<A>, sum);
+    }
+  }
+}
+
 // finish(key, sum) of sum[key][lane] = sum_d term(q[d][lane], k[key][d]): what becomes of the sums
 // is decided while they are in registers, so that it overlaps with the products of the next tile.
 // The sum goes in blocks of Term::kSumBlock: a chain over a long head_dim would round too often.
