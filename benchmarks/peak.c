@@ -1,8 +1,9 @@
-// What is the most this machine can do? Fused multiply-adds each second, and bytes read each second.
+// What is the most this machine can do? Fused multiply-adds each second, and bytes read each
+// second.
 //
-// No intrinsics but the one for bfloat16, which has no vector type: the compiler's vector extensions
-// at the widest width of the machine. Sixteen independent sums hide the latency of the instruction.
-// Usage: peak THREADS; prints one line of JSON.
+// No intrinsics but the one for bfloat16, which has no vector type: the compiler's vector
+// extensions at the widest width of the machine. Sixteen independent sums hide the latency of the
+// instruction. Usage: peak THREADS; prints one line of JSON.
 
 #include <pthread.h>
 #include <stdio.h>
@@ -31,21 +32,19 @@ static volatile double sink;       // what was computed must be used, or it is n
 static volatile float one = 1.0f;  // and must not be known when compiling.
 // Nor may the sums start alike: the compiler would compute one of them.
 
-#define DEFINE_MULTIPLY_ADD(name, Vector)                                     \
-  static double name(const void* unused) {                                    \
-    (void)unused;                                                             \
-    const Vector factor = one - (Vector){}, term = one * 1e-6f - (Vector){};  \
-    Vector sums[kSums];                                                       \
-    _Pragma("GCC unroll 16") for (int i = 0; i < kSums; ++i) sums[i] =        \
-        term * (float)i;                                                      \
-    for (int turn = 0; turn < kTurns; ++turn) {                               \
-      _Pragma("GCC unroll 16") for (int i = 0; i < kSums; ++i) sums[i] =      \
-          sums[i] * factor + term;                                            \
-    }                                                                         \
-    Vector total = {};                                                        \
-    _Pragma("GCC unroll 16") for (int i = 0; i < kSums; ++i) total += sums[i]; \
-    sink = (double)total[0];                                                  \
-    return 2.0 * kTurns * kSums * (sizeof(Vector) / sizeof(total[0]));        \
+#define DEFINE_MULTIPLY_ADD(name, Vector)                                                         \
+  static double name(const void* unused) {                                                        \
+    (void)unused;                                                                                 \
+    const Vector factor = one - (Vector){}, term = one * 1e-6f - (Vector){};                      \
+    Vector sums[kSums];                                                                           \
+    _Pragma("GCC unroll 16") for (int i = 0; i < kSums; ++i) sums[i] = term * (float)i;           \
+    for (int turn = 0; turn < kTurns; ++turn) {                                                   \
+      _Pragma("GCC unroll 16") for (int i = 0; i < kSums; ++i) sums[i] = sums[i] * factor + term; \
+    }                                                                                             \
+    Vector total = {};                                                                            \
+    _Pragma("GCC unroll 16") for (int i = 0; i < kSums; ++i) total += sums[i];                    \
+    sink = (double)total[0];                                                                      \
+    return 2.0 * kTurns * kSums * (sizeof(Vector) / sizeof(total[0]));                            \
   }
 
 DEFINE_MULTIPLY_ADD(multiply_add_float32, FloatVector)

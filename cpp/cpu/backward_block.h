@@ -69,8 +69,8 @@ static BackwardScratch<A> carve_backward(const Problem& p, Arena* arena) {
   w.k = take<A>(arena, kChunkKeys * d);
   w.v = take<A>(arena, kChunkKeys * dv);
   w.k_pairs = take<Pair>(arena, is_paired(p) ? kChunkKeys / 2 * d : 0);
-  w.row_pairs = take<Pair>(
-      arena, is_paired(p) ? lanes * paired_width(max_of(p.head_dim, p.head_dim_v)) : 0);
+  w.row_pairs =
+      take<Pair>(arena, is_paired(p) ? lanes * paired_width(max_of(p.head_dim, p.head_dim_v)) : 0);
   w.dk = take<A>(arena, kChunkKeys * d);
   w.dv = take<A>(arena, kChunkKeys * dv);
   w.p = take<A>(arena, kGradientTileK * kTileQ<A>);
@@ -78,8 +78,7 @@ static BackwardScratch<A> carve_backward(const Problem& p, Arena* arena) {
   w.bias_keys = take<A>(arena, p.group_size * kChunkKeys);
   w.weight = take<A>(arena, p.weight ? p.group_size * d : 0);
   w.dweight = take<double>(arena, p.weight ? p.group_size * d : 0);
-  for (A** tile : {&w.tiles.p, &w.tiles.ds, &w.tiles.raw, &w.tiles.softcap_slope,
-                   &w.tiles.dropout})
+  for (A** tile : {&w.tiles.p, &w.tiles.ds, &w.tiles.raw, &w.tiles.softcap_slope, &w.tiles.dropout})
     *tile = take<A>(arena, kGradientTileK * lanes);
   w.tiles.ds_pairs = take<Pair>(arena, is_paired(p) ? kGradientTileK / 2 * lanes : 0);
   w.tiles.modifiers = take_modifiers<A>(p, arena);
@@ -162,7 +161,7 @@ ATTNEXT_HD RowBlock<float> plain_rows(RowBlock<Pair>) { return {}; }
 // The chunk's rows, or those of a tile of it, as the products read them.
 template <class A, class Term>
 struct KeyRows {
-  RowBlock<Operand<Term, A>> k, v;  // for s and dp
+  RowBlock<Operand<Term, A>> k, v;   // for s and dp
   RowBlock<Operand<Term, A>> k_sum;  // for dq, which sums over keys
 };
 
@@ -219,7 +218,8 @@ static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted&
       {needs_raw ? t.raw : nullptr, p.softcap > 0 ? t.softcap_slope : nullptr}, t.modifiers);
   if (has_dropout) load_dropout<A>(g, panel->panel, tile, t.dropout);
   const A* dropout = has_dropout ? t.dropout : nullptr;
-  A *p_tile = has_dropout || is_summed || kIsPaired<Term> ? t.p : nullptr, *ds_tile = is_summed ? t.ds : nullptr;
+  A *p_tile = has_dropout || is_summed || kIsPaired<Term> ? t.p : nullptr,
+    *ds_tile = is_summed ? t.ds : nullptr;
   if (tile.kind == TileKind::kPartial) clear_tile(panel->panel, num_keys, m, p_tile, ds_tile, rows);
   Segment segments[kMaxSegments];
   const int num_segments = cut_tile(g, panel->panel, tile, segments);

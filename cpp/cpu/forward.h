@@ -16,8 +16,7 @@ static RowBlock<Operand<Term, A>> load_key_operands(const Group& g, Span keys,
   if constexpr (kIsPaired<Term>) {
     return load_row_pairs(g, p.k, p.head_dim, keys, operands<Term>(w.k));
   } else {
-    const bool is_padded = w.few_rows && p.head_dim % kLanes<A>;
-    return load_keys<A>(g, keys, is_padded ? Padding::kZeros : Padding::kNone, w.k);
+    return load_keys<A>(g, keys, Padding::kNone, w.k);
   }
 }
 
@@ -28,17 +27,59 @@ static RowBlock<Operand<Term, A>> load_value_operands(const Group& g, Span keys,
   if constexpr (kIsPaired<Term>) {
     return load_interleaved_rows(g, p.v, p.head_dim_v, keys, operands<Term>(w.v));
   } else {
-    const bool is_padded = w.few_rows && p.head_dim_v % kLanes<A>;
-    const RowBlock<A> v =
-        load_values<A>(g, keys, is_padded ? Padding::kZeros : Padding::kNone, w.v);
-    if (v.data != w.v && !w.few_rows) prefetch_rows(v, keys.end - keys.begin, p.head_dim_v);
+    const RowBlock<A> v = load_values<A>(g, keys, Padding::kNone, w.v);
+    if (v.data != w.v) prefetch_rows(v, keys.end - keys.begin, p.head_dim_v);
     return v;
   }
+}
+
+// A block of few rows attends `keys`, which `rows(tensor, row elements, keys, buffer)` finds.
+template <class A, class E, class F>
+static void attend_few(const Group& g, Span keys, ForwardScratch<A>& w, F&& rows) {
+  const Problem& p = *g.problem;
+  const Panel<A>& panel = w.block->panels[0];
+  const Span range = reachable_tiles(g, *w.block, keys);
+  for (int64_t begin = range.begin; begin < range.end; begin += kTileK) {
+    const KeyTile tile = key_tile(g, panel, {begin, min_of(begin + kTileK, range.end)});
+    if (tile.kind == TileKind::kSkip) continue;
+    const RowBlock<E> k = rows(p.k, tile.keys), v = rows(p.v, tile.keys);
+    const int64_t num_keys = tile.keys.end - tile.keys.begin;
+    const bool has_next = tile.keys.end + num_keys <= range.end;  // and where: rows are in place
+    attend_tile_few<A, E>(g, tile, k, v,
+                          has_next ? RowBlock<E>{k.data + num_keys * k.stride, k.stride} : k, w);
+  }
+}
+
+// The same, by how the rows are stored.
+template <class A>
+static void attend_few(const Group& g, Span keys, ForwardScratch<A>& w) {
+  const Problem& p = *g.problem;
+  const bool is_contiguous = p.k.strides[3] == 1 && p.v.strides[3] == 1 && p.page_size == 0 &&
+                             p.head_dim % kLanes<A> == 0 && p.head_dim_v % kLanes<A> == 0;
+  const auto in_place = [&](auto zero) {
+    using E = decltype(zero);
+    attend_few<A, E>(g, keys, w, [&](const TensorView& t, Span tile) {
+      return RowBlock<E>{reinterpret_cast<const E*>(key_pointer(g, t, tile.begin)), t.strides[2]};
+    });
+  };
+  if (is_contiguous && p.score != Score::kCosine) {
+    if (dtype_of(p.k) == kAccumulatorDType<A>) return in_place(A{});
+    if constexpr (sizeof(A) == 4) {
+      if (dtype_of(p.k) == DType::kBFloat16) return in_place(BFloat16{});
+      if (dtype_of(p.k) == DType::kFloat16) return in_place(Float16{});
+    }
+  }
+  attend_few<A, A>(g, keys, w, [&](const TensorView& t, Span tile) {
+    const bool is_key = &t == &p.k;
+    return is_key ? load_keys<A>(g, tile, Padding::kZeros, w.k)
+                  : load_values<A>(g, tile, Padding::kZeros, w.v);
+  });
 }
 
 // The block's rows attend `keys`.
 template <class A, class Term>
 static void attend(const Group& g, Span keys, ForwardScratch<A>& w) {
+  if (w.few_rows) return attend_few<A>(g, keys, w);
   const QueryBlock<A>& block = *w.block;
   const Span range = reachable_tiles(g, block, keys);
   for (int64_t begin = range.begin; begin < range.end; begin += kTileK) {
@@ -52,12 +93,6 @@ static void attend(const Group& g, Span keys, ForwardScratch<A>& w) {
       const RowBlock<Operand<Term, A>> tile_k = {k.data + skipped * k.stride, k.stride},
                                        tile_v = {v.data + skipped / kPack<Term> * v.stride,
                                                  v.stride};
-      if constexpr (!kIsPaired<Term>) {
-        if (w.few_rows) {
-          attend_tile_few<A>(g, tile, tile_k, tile_v, range.end - tile.keys.begin, w);
-          continue;
-        }
-      }
       attend_tile<A, Term>(g, tile, tile_k, tile_v, i, w);
     }
   }
@@ -120,7 +155,7 @@ static void store_block(const ForwardParams& params, const Group& g, ForwardScra
 
 template <class A, class Term>
 static void attend_item(const ForwardParams& params, const Place& place, char* split_memory,
-                         int64_t item, ForwardScratch<A>& w) {
+                        int64_t item, ForwardScratch<A>& w) {
   const Problem& p = params.problem;
   const Group g = group_of(p, place.sequence, place.head_kv);
   const ForwardCut cut = cut_forward<A>(p, place.sequence);

@@ -22,12 +22,12 @@ template <class A>
 struct ForwardScratch {
   QueryBlock<A>* block;
   A *q_t[kMaxPanels], *weight_t[kMaxPanels];
-  A *k, *v;        // a key tile, where it cannot be read in place
-  A *s, *dropout;  // [kTileK][lanes]
+  A *k, *v;                 // a key tile, where it cannot be read in place
+  A *s, *dropout;           // [kTileK][lanes]
   Pair *p_pairs, *q_pairs;  // of paired terms: p, and a panel's rows on their way to q_t
   ModifierScratch<A>* modifiers;
-  A* q_rows;       // the rows of a panel of few, padded
-  int few_rows;    // 0: the panel is not one; else as many rows as the products are made for
+  A* q_rows;     // the rows of a panel of few, padded
+  int few_rows;  // 0: the panel is not one; else as many rows as the products are made for
 };
 
 // Where p goes.
@@ -91,8 +91,8 @@ static void load_block(const Group& g, Span rows, ForwardScratch<A>& w) {
   gather_rows<A>(block.panels[0], p.head_dim, w.q_rows);
 }
 
-// A weight is exact to rounding whatever base it is relative to, as long as sums stay far within the
-// range of the type.
+// A weight is exact to rounding whatever base it is relative to, as long as sums stay far within
+// the range of the type.
 template <class A>
 constexpr A kLargestSum = A(1e12);
 template <class A>
@@ -136,8 +136,8 @@ struct SoftenScores {
     }
     if (!kIsPlain && dropout)
       ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i)
-          ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
-              s[i][j] *= load<A>(dropout + (key + i) * stride + j * kLanes<A>);
+          ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) s[i][j] *=
+          load<A>(dropout + (key + i) * stride + j * kLanes<A>);
     store_weights<Term, A>(s, key, stride, p, rounded_sum);
   }
 };
@@ -199,8 +199,7 @@ static void soften_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Te
   const int lanes = lanes_of(panel);
   Operand<Term, A>*q_t = operands<Term>(w.q_t[i]), *weights = weights_of<Term>(w);
   const A* dropout = p.dropout.probability > 0 ? w.dropout : nullptr;
-  const Modifiers<A> m =
-      prepare_modifiers<A>(g, panel, tile, kForwardScale<Term>, {}, w.modifiers);
+  const Modifiers<A> m = prepare_modifiers<A>(g, panel, tile, kForwardScale<Term>, {}, w.modifiers);
   alignas(kVectorBytes) A base[kPanelLanes<A>], sum[kPanelLanes<A>], rounded[kPanelLanes<A>];
   A* rounded_sum = kIsPaired<Term> && !dropout ? rounded : nullptr;
   for (int lane = 0; lane < lanes; lane += kLanes<A>) {
@@ -234,14 +233,14 @@ static void soften_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Te
     add_to<A>(state->row_sum + lane, row_sum);
     add_to<A>(state->rounded_sum + lane, load<A>(rounded + lane));
     // The base 0 did: from now on it is the row's own.
-    store<A>(state->base + lane, select<A>(row_sum == Vec<A>{}, row_base,
-                                           VectorMath<A>::finite_or_zero(row_base)));
+    store<A>(state->base + lane,
+             select<A>(row_sum == Vec<A>{}, row_base, VectorMath<A>::finite_or_zero(row_base)));
   }
 }
 
 // The same for a panel of few rows, whose base is the maximum.
-template <class A>
-static void soften_tile_few(const Group& g, const KeyTile& tile, RowBlock<A> k, RowBlock<A> v,
+template <class A, class E>
+static void soften_tile_few(const Group& g, const KeyTile& tile, RowBlock<E> k, RowBlock<E> v,
                             ForwardScratch<A>& w) {
   const Problem& p = *g.problem;
   const Panel<A>& panel = w.block->panels[0];
@@ -253,7 +252,8 @@ static void soften_tile_few(const Group& g, const KeyTile& tile, RowBlock<A> k, 
   const Modifiers<A> m = prepare_modifiers<A>(g, panel, tile, ScaleOn::kQueries, {}, w.modifiers);
   modify_scores<A>(m, panel.vectors, num_keys, w.s);
   soften<A>(panel.vectors, num_keys, p.head_dim_v, w.s, w.block->o_t[0], &w.block->states[0]);
-  if (p.dropout.probability > 0) finish_weights<A, DotTerm>(panel, num_keys, w.dropout, w.s, w.s, nullptr);
+  if (p.dropout.probability > 0)
+    finish_weights<A, DotTerm>(panel, num_keys, w.dropout, w.s, w.s, nullptr);
 }
 
 // p of one tile, then o += p v. `keys_left`: from the tile's first key on.
@@ -274,21 +274,17 @@ static void attend_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Te
   }
 }
 
-// The same for a panel of few rows. `keys_left`: from the tile's first key on.
-template <class A>
-static void attend_tile_few(const Group& g, const KeyTile& tile, RowBlock<A> k, RowBlock<A> v,
-                            int64_t keys_left, ForwardScratch<A>& w) {
+// The same for a panel of few rows; `next_k`: where the next tile's keys are.
+template <class A, class E>
+static void attend_tile_few(const Group& g, const KeyTile& tile, RowBlock<E> k, RowBlock<E> v,
+                            RowBlock<E> next_k, ForwardScratch<A>& w) {
   const Problem& p = *g.problem;
   const Panel<A>& panel = w.block->panels[0];
-  const int64_t num_keys = tile.keys.end - tile.keys.begin;
   if (p.dropout.probability > 0) load_dropout<A>(g, panel, tile, w.dropout);
   soften_tile_few<A>(g, tile, k, v, w);
-  const bool has_next = k.data != w.k && keys_left >= 2 * num_keys;
-  const RowBlock<A> next_k =
-      has_next ? RowBlock<A>{k.data + num_keys * k.stride, k.stride} : RowBlock<A>{k.data, 0};
   with_few_rows<A>(w.few_rows, [&](auto rows) {
-    accumulate_few<A, rows.value>(v, num_keys, p.head_dim_v, w.s, lanes_of(panel), next_k,
-                                  p.head_dim, w.block->o_t[0]);
+    accumulate_few<A, rows.value>(v, tile.keys.end - tile.keys.begin, p.head_dim_v, w.s,
+                                  lanes_of(panel), next_k, p.head_dim, w.block->o_t[0]);
   });
 }
 

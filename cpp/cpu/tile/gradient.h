@@ -89,8 +89,8 @@ struct RebuildWeights {
     if (p) store_tile<A>(s, p + key * stride, stride);
     if (dropout)
       ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i)
-          ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
-              s[i][j] *= load<A>(dropout + (key + i) * stride + j * kLanes<A>);
+          ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) s[i][j] *=
+          load<A>(dropout + (key + i) * stride + j * kLanes<A>);
     store_rows<A>(s, rows.p + key * rows.stride, rows.stride);
   }
 };
@@ -124,12 +124,9 @@ struct DifferentiateSoftmax {
           ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) f(dp[i][j], i, j * kLanes<A>);
     };
     if (dropout)
-      each([&](Vec<A>& x, int i, int lane) {
-        x *= load<A>(dropout + (key + i) * stride + lane);
-      });
+      each([&](Vec<A>& x, int i, int lane) { x *= load<A>(dropout + (key + i) * stride + lane); });
     each([&](Vec<A>& x, int i, int lane) {
-      x = score_gradient(load<A>(weights + i * weights_stride + lane), x,
-                         load<A>(delta + lane));
+      x = score_gradient(load<A>(weights + i * weights_stride + lane), x, load<A>(delta + lane));
     });
     // A masked pair has no gradient even where its value or key is not finite.
     if (may_be_masked)

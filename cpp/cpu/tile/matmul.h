@@ -50,8 +50,8 @@ ATTNEXT_HD void store_weights(const Vec<A> (&p)[kKeys][kVectors], int64_t key, i
     ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
       Vec<A> sum{};
       ATTNEXT_UNROLL for (int i = 0; i < kKeys; i += 2) {
-        const Vec<Pair> pair = pair_up(p[i][j], i + 1 < kKeys ? p[i + 1 < kKeys ? i + 1 : i][j]
-                                                              : Vec<A>{});
+        const Vec<Pair> pair =
+            pair_up(p[i][j], i + 1 < kKeys ? p[i + 1 < kKeys ? i + 1 : i][j] : Vec<A>{});
         store<Pair>(out + (key + i) / 2 * stride + j * kLanes<A>, pair);
         sum = add_pairs(sum, pair);
       }
@@ -90,8 +90,8 @@ ATTNEXT_HD void score_tile(RowBlock<Operand<Term, A>> k, int64_t first_key,
     }
     if (begin > 0)
       ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i)
-          ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
-              sum[i][j] += load<A>(partial + i * kWidth + j * kLanes<A>);
+          ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) sum[i][j] +=
+          load<A>(partial + i * kWidth + j * kLanes<A>);
     if (end == head_dim)
       finish.finish(first_key, sum);
     else

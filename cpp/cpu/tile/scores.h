@@ -58,15 +58,15 @@ static ModifierScratch<A>* take_modifiers(const Problem& p, Arena* arena) {
 // Everything that happens to the raw products of one panel and one key tile; null or 0: does not.
 template <class A>
 struct Modifiers {
-  const A* scale;      // [lanes]
-  A cap;               // to base 2
-  A* softcap;          // [kTileRows][lanes], scratch
-  const A* bias;       // [keys][lanes], to base 2
-  const A* slope;      // [lanes] of ALiBi, to base 2
-  const A* position;   // [lanes], relative to the tile's first key
+  const A* scale;        // [lanes]
+  A cap;                 // to base 2
+  A* softcap;            // [kTileRows][lanes], scratch
+  const A* bias;         // [keys][lanes], to base 2
+  const A* slope;        // [lanes] of ALiBi, to base 2
+  const A* position;     // [lanes], relative to the tile's first key
   const A *begin, *end;  // [lanes], the keys of the tile a rule lets a row see
-  const A* mask;       // [keys][lanes], 0 where masked
-  bool is_root;        // neg_l2
+  const A* mask;         // [keys][lanes], 0 where masked
+  bool is_root;          // neg_l2
   ScoreTrace<A> trace;
   int64_t stride;  // lanes of the panel
 };
@@ -91,8 +91,7 @@ static __attribute__((noinline)) void apply_softcap(A cap, int64_t rows, int64_t
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t i = 0; i < width; i += kLanes<A>) {
       const Vec<A> score = load<A>(s + row * width + i);
-      if (slope)
-        store<A>(slope + row * slope_stride + i, softcap_slope<VectorMath<A>>(score, cap));
+      if (slope) store<A>(slope + row * slope_stride + i, softcap_slope<VectorMath<A>>(score, cap));
       store<A>(s + row * width + i, softcap<VectorMath<A>>(score, cap));
     }
 }
@@ -302,9 +301,9 @@ ATTNEXT_HD KeyTile key_tile(const Group& g, const Panel<A>& panel, Span keys) {
 
 // s = all scores of a panel against the tile's keys `k`, to base 2.
 template <class A, class Term>
-static void compute_scores(const Panel<A>& panel, const KeyTile& tile,
-                           RowBlock<Operand<Term, A>> k, const Operand<Term, A>* q_t,
-                           int64_t depth, const Modifiers<A>& modifiers, A* s) {
+static void compute_scores(const Panel<A>& panel, const KeyTile& tile, RowBlock<Operand<Term, A>> k,
+                           const Operand<Term, A>* q_t, int64_t depth,
+                           const Modifiers<A>& modifiers, A* s) {
   multiply_keys<A, Term>({0, panel.vectors, lanes_of(panel)}, k,
                          {0, tile.keys.end - tile.keys.begin}, q_t, panel.weight_t, depth,
                          KeepScores<A>{modifiers, s});

@@ -17,9 +17,8 @@ static void finish_rows(const Group& g, const Panel<A>& panel, const RowState<A>
   for (int lane = 0; lane < lanes; ++lane)
     sink[lane] = static_cast<A>(sinks ? sinks[panel.head[lane]] * kLog2E : -__builtin_inf());
   for (int lane = 0; lane < lanes; lane += kLanes<A>) {
-    const auto result =
-        finish_row<VectorMath<A>>(load<A>(state.base + lane), load<A>(state.row_sum + lane),
-                                  load<A>(sink + lane), A(kLn2));
+    const auto result = finish_row<VectorMath<A>>(
+        load<A>(state.base + lane), load<A>(state.row_sum + lane), load<A>(sink + lane), A(kLn2));
     const Vec<A> rounded_sum = load<A>(state.rounded_sum + lane);
     store<A>(factor + lane,
              select<A>(rounded_sum == Vec<A>{}, result.factor,
