@@ -220,7 +220,9 @@ static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted&
   const A* dropout = has_dropout ? t.dropout : nullptr;
   A *p_tile = has_dropout || is_summed || kIsPaired<Term> ? t.p : nullptr,
     *ds_tile = is_summed ? t.ds : nullptr;
-  if (tile.kind == TileKind::kPartial) clear_tile(panel->panel, num_keys, m, p_tile, ds_tile, rows);
+  if (tile.kind == TileKind::kPartial || m.sees_nothing)
+    clear_tile(panel->panel, num_keys, m, p_tile, ds_tile, rows);
+  if (m.sees_nothing) return;
   Segment segments[kMaxSegments];
   const int num_segments = cut_tile(g, panel->panel, tile, segments);
   for (int n = 0; n < num_segments; ++n) {

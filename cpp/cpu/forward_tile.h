@@ -190,7 +190,8 @@ static void finish_weights(const Panel<A>& panel, int64_t num_keys, const A* dro
 // s = q kT, modified; p = 2^(s - base); the row sums.
 template <class A, class Term>
 static void soften_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Term, A>> k, int i,
-                        const Segment* segments, int num_segments, ForwardScratch<A>& w) {
+                        const Modifiers<A>& m, const Segment* segments, int num_segments,
+                        ForwardScratch<A>& w) {
   const Problem& p = *g.problem;
   const Panel<A>& panel = w.block->panels[i];
   RowState<A>* state = &w.block->states[i];
@@ -199,7 +200,6 @@ static void soften_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Te
   const int lanes = lanes_of(panel);
   Operand<Term, A>*q_t = operands<Term>(w.q_t[i]), *weights = weights_of<Term>(w);
   const A* dropout = p.dropout.probability > 0 ? w.dropout : nullptr;
-  const Modifiers<A> m = prepare_modifiers<A>(g, panel, tile, kForwardScale<Term>, {}, w.modifiers);
   alignas(kVectorBytes) A base[kPanelLanes<A>], sum[kPanelLanes<A>], rounded[kPanelLanes<A>];
   A* rounded_sum = kIsPaired<Term> && !dropout ? rounded : nullptr;
   for (int lane = 0; lane < lanes; lane += kLanes<A>) {
@@ -263,9 +263,11 @@ static void attend_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Te
   const Problem& p = *g.problem;
   const Panel<A>& panel = w.block->panels[i];
   if (p.dropout.probability > 0) load_dropout<A>(g, panel, tile, w.dropout);
+  const Modifiers<A> m = prepare_modifiers<A>(g, panel, tile, kForwardScale<Term>, {}, w.modifiers);
+  if (m.sees_nothing) return;
   Segment segments[kMaxSegments];
   const int num_segments = cut_tile(g, panel, tile, segments);
-  soften_tile<A, Term>(g, tile, k, i, segments, num_segments, w);
+  soften_tile<A, Term>(g, tile, k, i, m, segments, num_segments, w);
   for (int n = 0; n < num_segments; ++n) {
     const Span keys = segments[n].keys;
     accumulate<A, PlainDot<Term>>(

@@ -61,5 +61,11 @@ ATTNEXT_HD void store_bfloat(uint16_t* p, Vec<float> x) {
   for (int i = 0; i < kLanes<float>; ++i) p[i] = bfloat_bits(x[i]);
 }
 
+// Bit n: byte n of 32 is not 0.
+ATTNEXT_HD uint32_t nonzero_bytes(const char* p) {
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return ~static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, __m256i{})));
+}
+
 }  // namespace ATTNEXT_ISA_NAMESPACE
 }  // namespace attnext::cpu

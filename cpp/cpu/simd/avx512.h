@@ -85,5 +85,11 @@ ATTNEXT_HD void store_bfloat(uint16_t* p, Vec<float> x) {
 #endif
 }
 
+// Bit n: byte n of 32 is not 0.
+ATTNEXT_HD uint32_t nonzero_bytes(const char* p) {
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm256_test_epi8_mask(bytes, bytes);
+}
+
 }  // namespace ATTNEXT_ISA_NAMESPACE
 }  // namespace attnext::cpu

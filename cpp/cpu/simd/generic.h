@@ -57,5 +57,12 @@ ATTNEXT_HD void store_bfloat(uint16_t* p, Vec<float> x) {
   for (int i = 0; i < kLanes<float>; ++i) p[i] = bfloat_bits(x[i]);
 }
 
+// Bit n: byte n of 32 is not 0.
+ATTNEXT_HD uint32_t nonzero_bytes(const char* p) {
+  uint32_t bits = 0;
+  for (int i = 0; i < 32; ++i) bits |= static_cast<uint32_t>(p[i] != 0) << i;
+  return bits;
+}
+
 }  // namespace ATTNEXT_ISA_NAMESPACE
 }  // namespace attnext::cpu

@@ -78,9 +78,28 @@ ATTNEXT_HD Tanh<A> tanh_with_slope(Vec<A> x) {
           A(4) * u * reciprocal * reciprocal};
 }
 
+// tanh(x) / x as a quotient of polynomials in x^2 on |x| <= 9.02, beyond which a float32 tanh is 1:
+// a fit of relative error 7e-9, computed with 50 digits.
+struct TanhQuotient {
+  static constexpr float numerator[] = {
+      -8.437144503955e-14f, 5.258353367573e-11f, -2.0185501226e-8f, 1.114471603086e-5f,
+      3.10305114407e-3f,    1.308320365844e-1f,  9.999999935636e-1f};
+  static constexpr float denominator[] = {2.544820002598e-4f, 2.449158591608e-2f,
+                                          4.641653077927e-1f, 1.f};
+};
+
+// The value alone takes half the work: no exponential.
 template <class A>
 ATTNEXT_HD Vec<A> tanh(Vec<A> x) {
-  return tanh_with_slope<A>(x).value;
+  if constexpr (sizeof(A) == 8) {
+    return tanh_with_slope<A>(x).value;
+  } else {
+    const Vec<A> limit = splat<A>(A(9.02));
+    const Vec<A> least = maximum<A>(-limit, x), near = select<A>(least > limit, limit, least);
+    const Vec<A> square = near * near;
+    return near * polynomial<A>(TanhQuotient::numerator, square) /
+           polynomial<A>(TanhQuotient::denominator, square);
+  }
 }
 
 // Natural logarithm of x >= 0: 2 artanh((m - 1) / (m + 1)) of the mantissa, a power series in a

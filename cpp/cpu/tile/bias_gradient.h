@@ -24,17 +24,31 @@ ATTNEXT_HD TensorView broadcast_view(TensorView t) {
   return t;
 }
 
-// dbias[query, key] += ds[key][lane]; `sums` is a broadcast view of accumulators.
+// dbias[query, key] += ds[key][lane]; `sums` is a broadcast view of accumulators. Turned around
+// block by block, so that rows are read and written in whole vectors.
 template <class A>
 static void add_bias_tile(const Group& g, const Panel<A>& panel, const KeyTile& tile, const A* ds,
                           const TensorView& sums) {
   const int lanes = lanes_of(panel);
-  const int64_t num_keys = tile.keys.end - tile.keys.begin;
-  for (int64_t row = panel.rows.begin; row < panel.rows.end; ++row) {
-    A* out = reinterpret_cast<A*>(dense_pointer(g, sums, row)) + tile.keys.begin * sums.strides[3];
-    for (int64_t key = 0; key < num_keys; ++key)
-      out[key * sums.strides[3]] += ds[key * lanes + row - panel.rows.begin];
-  }
+  const int64_t num_keys = tile.keys.end - tile.keys.begin, stride = sums.strides[3];
+  const int64_t num_rows = panel.rows.end - panel.rows.begin;
+  for (int64_t first = 0; first < num_rows; first += kLanes<A>)
+    for (int64_t key = 0; key < num_keys; key += kLanes<A>) {
+      const int64_t columns = min_of(kLanes<A>, num_keys - key);
+      Vec<A> block[kLanes<A>];
+      for (int64_t i = 0; i < kLanes<A>; ++i)
+        block[i] = i < columns ? load<A>(ds + (key + i) * lanes + first) : Vec<A>{};
+      transpose<A>(block);
+      for (int64_t lane = 0; lane < min_of(kLanes<A>, num_rows - first); ++lane) {
+        A* out = reinterpret_cast<A*>(dense_pointer(g, sums, panel.rows.begin + first + lane)) +
+                 (tile.keys.begin + key) * stride;
+        if (stride == 1 && columns == kLanes<A>) {
+          store_unaligned<A>(out, load_unaligned<A>(out) + block[lane]);
+        } else {
+          for (int64_t i = 0; i < columns; ++i) out[i * stride] += block[lane][i];
+        }
+      }
+    }
 }
 
 // sums[head of the group][key of the chunk] += sum over the panel's rows of ds.

@@ -32,11 +32,15 @@ struct ScoreTrace {
   A* softcap_slope;
 };
 
+// Keys a word of a dense mask holds: bit n of a row's word is its key n.
+constexpr int64_t kMaskKeys = 32;
+
 // Room for what the modifiers of one tile are prepared in.
 template <class A>
 struct ModifierScratch {
-  A *bias, *mask;  // [kTileK][lanes]
-  A* softcap;      // [kTileRows][lanes]
+  A* bias;                                    // [kTileK][lanes]
+  typename VectorOf<A>::IntegerScalar* mask;  // [kTileK / kMaskKeys][lanes]
+  A* softcap;                                 // [kTileRows][lanes]
   alignas(kVectorBytes) A position[kPanelLanes<A>], begin[kPanelLanes<A>], end[kPanelLanes<A>];
 };
 
@@ -45,7 +49,8 @@ static ModifierScratch<A>* take_modifiers(const Problem& p, Arena* arena) {
   const int64_t tile = kTileK * kPanelLanes<A>;
   ModifierScratch<A>* scratch = take<ModifierScratch<A>>(arena, 1);
   A* bias = take<A>(arena, is_present(p.bias) ? tile : 0);
-  A* mask = take<A>(arena, is_present(p.mask) ? tile : 0);
+  auto* mask =
+      take<typename VectorOf<A>::IntegerScalar>(arena, is_present(p.mask) ? tile / kMaskKeys : 0);
   A* softcap = take<A>(arena, p.softcap > 0 ? kTileRows * kPanelLanes<A> : 0);
   if (arena->base) {
     scratch->bias = bias;
@@ -65,8 +70,9 @@ struct Modifiers {
   const A* slope;        // [lanes] of ALiBi, to base 2
   const A* position;     // [lanes], relative to the tile's first key
   const A *begin, *end;  // [lanes], the keys of the tile a rule lets a row see
-  const A* mask;         // [keys][lanes], 0 where masked
-  bool is_root;          // neg_l2
+  const typename VectorOf<A>::IntegerScalar* mask;  // [keys / kMaskKeys][lanes]
+  bool is_root;                                     // neg_l2
+  bool sees_nothing;                                // all of the tile is masked
   ScoreTrace<A> trace;
   int64_t stride;  // lanes of the panel
 };
@@ -74,8 +80,9 @@ struct Modifiers {
 // From the panel's first lane to another.
 template <class A>
 ATTNEXT_HD void move_to(int64_t lane, Modifiers<A>* m) {
-  for (const A** p : {&m->scale, &m->bias, &m->slope, &m->position, &m->begin, &m->end, &m->mask})
+  for (const A** p : {&m->scale, &m->bias, &m->slope, &m->position, &m->begin, &m->end})
     if (*p) *p += lane;
+  if (m->mask) m->mask += lane;
   for (A** p : {&m->trace.raw, &m->trace.softcap_slope})
     if (*p) *p += lane;
 }
@@ -135,16 +142,63 @@ ATTNEXT_HD void modify(const Modifiers<A>& m, int64_t key, Vec<A> (&s)[kKeys][kV
     });
   if (m.mask)
     each([&](Vec<A>& x, int i, int lane) {
-      x = select<A>(load<A>(m.mask + at + i * stride + lane) == Vec<A>{}, masked, x);
+      using Word = typename VectorOf<A>::IntegerScalar;
+      const int64_t word = (key + i) / kMaskKeys, bit = (key + i) % kMaskKeys;
+      const IntVec<A> words = *reinterpret_cast<const IntVec<A>*>(m.mask + word * stride + lane);
+      x = select<A>((words & static_cast<Word>(int64_t{1} << bit)) == 0, masked, x);
     });
 }
 
-// A tensor's values for the tile's pairs, [keys][lanes].
+// A tensor's values for the tile's pairs, [keys][lanes]. Those of the next tile are asked for: so
+// many rows, far apart, are more than the hardware would prefetch.
 template <class A>
 static void load_dense(const Group& g, const Panel<A>& panel, const KeyTile& tile,
                        const TensorView& t, A* out) {
-  load_transposed<A>(lane_rows(panel, t, 3, [&](int64_t row) { return dense_pointer(g, t, row); }),
-                     panel.vectors, tile.keys.begin, tile.keys.end - tile.keys.begin, out);
+  constexpr int kForReading = 0, kIntoL2 = 2, kLine = 64;
+  const LaneRows<A> rows =
+      lane_rows(panel, t, 3, [&](int64_t row) { return dense_pointer(g, t, row); });
+  const int64_t num_keys = tile.keys.end - tile.keys.begin;
+  load_transposed<A>(rows, panel.vectors, tile.keys.begin, num_keys, out);
+  if (rows.is_uniform || rows.stride != 1) return;
+  const int64_t bytes = num_keys * size_of(rows.dtype);
+  for (int lane = 0; lane < lanes_of(panel); ++lane)
+    for (int64_t i = 0; i < bytes; i += kLine)
+      __builtin_prefetch(rows.row[lane] + tile.keys.end * size_of(rows.dtype) + i, kForReading,
+                         kIntoL2);
+}
+
+// What a tile of a dense mask amounts to.
+enum class MaskKind { kNothing, kSome, kEverything };
+
+// The bits of one row's keys [begin, begin + count), count <= kMaskKeys.
+ATTNEXT_HD uint32_t mask_bits(const char* row, int64_t stride, int64_t begin, int64_t count) {
+  if (stride == 1 && count == kMaskKeys) return nonzero_bytes(row + begin);
+  uint32_t bits = 0;
+  for (int64_t i = 0; i < count; ++i)
+    bits |= static_cast<uint32_t>(row[(begin + i) * stride] != 0) << i;
+  return bits;
+}
+
+template <class A>
+static MaskKind load_mask(const Group& g, const Panel<A>& panel, const KeyTile& tile,
+                          typename VectorOf<A>::IntegerScalar* words) {
+  const TensorView& mask = g.problem->mask;
+  const int64_t num_keys = tile.keys.end - tile.keys.begin, lanes = lanes_of(panel);
+  bool sees_nothing = true, sees_everything = true;
+  for (int64_t lane = 0; lane < lanes; ++lane) {
+    const char* row = dense_pointer(g, mask, min_of(panel.rows.begin + lane, panel.rows.end - 1));
+    for (int64_t key = 0; key < num_keys; key += kMaskKeys) {
+      const int64_t count = min_of(kMaskKeys, num_keys - key);
+      const uint32_t bits = mask_bits(row, mask.strides[3], tile.keys.begin + key, count);
+      sees_nothing = sees_nothing && bits == 0;
+      sees_everything = sees_everything && bits == static_cast<uint32_t>((int64_t{1} << count) - 1);
+      words[key / kMaskKeys * lanes + lane] =
+          static_cast<typename VectorOf<A>::IntegerScalar>(bits);
+    }
+  }
+  return sees_nothing      ? MaskKind::kNothing
+         : sees_everything ? MaskKind::kEverything
+                           : MaskKind::kSome;
 }
 
 // Lane positions relative to the tile's first key: exact in float however long the sequence is.
@@ -196,8 +250,9 @@ static Modifiers<A> prepare_modifiers(const Group& g, const Panel<A>& panel, con
     m.end = scratch->end;
   }
   if (is_present(p.mask)) {
-    load_dense<A>(g, panel, tile, p.mask, scratch->mask);
-    m.mask = scratch->mask;
+    const MaskKind kind = load_mask<A>(g, panel, tile, scratch->mask);
+    if (kind != MaskKind::kEverything) m.mask = scratch->mask;
+    m.sees_nothing = kind == MaskKind::kNothing;
   }
   return m;
 }
@@ -317,16 +372,24 @@ static void load_dropout(const Group& g, const Panel<A>& panel, const KeyTile& t
   const A kept = dropout.probability < 1 ? static_cast<A>(1 / (1 - dropout.probability)) : A(0);
   const int lanes = lanes_of(panel);
   const int64_t num_keys = tile.keys.end - tile.keys.begin;
-  uint32_t words[kPanelLanes<A>][4];
-  for (int64_t key = 0; key < num_keys; key += 4) {
-    const int64_t block = (tile.keys.begin + key) / 4;
-    for (int lane = 0; lane < lanes; ++lane)
-      dropout_words(dropout.seed, dropout.stream,
-                    g.sequence * g.problem->num_heads_q + panel.head[lane], panel.query[lane],
-                    block, words[lane]);
-    for (int64_t i = 0; i < min_of(4, num_keys - key); ++i)
-      for (int lane = 0; lane < lanes; ++lane)
-        factors[(key + i) * lanes + lane] = words[lane][i] >= threshold ? kept : A(0);
+  for (int first = 0; first < lanes; first += kLanes<A>) {
+    uint32_t heads[kLanes<A>], queries[kLanes<A>];
+    for (int i = 0; i < kLanes<A>; ++i) {
+      heads[i] = static_cast<uint32_t>(g.sequence * g.problem->num_heads_q + panel.head[first + i]);
+      queries[i] = static_cast<uint32_t>(panel.query[first + i]);
+    }
+    for (int64_t key = 0; key < num_keys; key += 4) {
+      const int64_t block = (tile.keys.begin + key) / 4;
+      uint32_t words[4][kLanes<A>];
+      for (int i = 0; i < kLanes<A>; ++i) {  // vectorises
+        uint32_t word[4];
+        dropout_words(dropout.seed, dropout.stream, heads[i], queries[i], block, word);
+        for (int n = 0; n < 4; ++n) words[n][i] = word[n];
+      }
+      for (int64_t n = 0; n < min_of(4, num_keys - key); ++n)
+        for (int i = 0; i < kLanes<A>; ++i)
+          factors[(key + n) * lanes + first + i] = words[n][i] >= threshold ? kept : A(0);
+    }
   }
 }
 
