@@ -10,9 +10,24 @@ except ImportError as error:
     ) from error
 
 from ..attention import AdditiveScore
+from ..passes import AttentionStats
 from .attention import attention
+from .bidirectional import bidirectional_attention
+from .inspection import attention_stats, attention_weights, dropout_mask, merge_attention
+from .pooling import attention_pool
+from .positions import alibi_slopes, rotary, sinusoidal_positions
 
 __all__ = [
     "AdditiveScore",
+    "AttentionStats",
+    "alibi_slopes",
     "attention",
+    "attention_pool",
+    "attention_stats",
+    "attention_weights",
+    "bidirectional_attention",
+    "dropout_mask",
+    "merge_attention",
+    "rotary",
+    "sinusoidal_positions",
 ]

@@ -105,7 +105,7 @@ def attention(
         "block_table": block_table, "layout": layout, "backend": backend,
     })  # fmt: skip
     if out is None:
-        out, lse = _attention(q, k, v, *options)
+        out, lse = attention_op(q, k, v, *options)
     else:
         _require_no_gradient(out=out, q=q, k=k, v=v, **_differentiable(options))
         lse = _attention_into(q, k, v, *options, out)
@@ -138,9 +138,7 @@ def _kernel(q: Any, k: Any, v: Any, *options: Any) -> tuple[torch.Tensor, torch.
 def _kernel_into(q: Any, k: Any, v: Any, *rest: Any) -> torch.Tensor:
     *options, out = rest
     arrays = map(detached, (q, k, v))
-    _, lse = array_attention(
-        *arrays, return_lse=True, out=out, **op_options.decode(tuple(options))
-    )
+    _, lse = array_attention(*arrays, return_lse=True, out=out, **op_options.decode(tuple(options)))
     found: torch.Tensor = lse
     return found
 
@@ -200,7 +198,7 @@ def _differentiate(ctx: Any, dout: Any, dlse: Any) -> tuple[Any, ...]:
     dout = torch.zeros_like(out) if dout is None else dout
     q, k, v, *tensors = inputs
     grads = iter(
-        _attention_backward(dout, dlse, q, k, v, out, lse, *tensors, *ctx.scalars, wanted)
+        attention_backward_op(dout, dlse, q, k, v, out, lse, *tensors, *ctx.scalars, wanted)
     )
     found = [next(grads) if is_wanted else None for is_wanted in wanted]
     return (*found, *(None,) * (NUM_ARRAYS + len(op_options.OpOptions._fields) - NUM_GRADIENTS))
@@ -218,7 +216,7 @@ def save_nothing(ctx: Any, inputs: Any, output: Any) -> None:
     """For gradients that need nothing, or are refused."""
 
 
-_attention = define(
+attention_op = define(
     "attention",
     f"(Tensor q, Tensor k, Tensor v, {op_options.SCHEMA}) -> (Tensor out, Tensor lse)",
     _kernel,
@@ -230,15 +228,15 @@ _attention_into = define(
     _kernel_into,
     _fake_into,
 )
-_attention_backward = define(
+attention_backward_op = define(
     "attention_backward",
     "(Tensor dout, Tensor? dlse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, "
     f"{op_options.SCHEMA}, bool[] wanted) -> Tensor[]",
     _backward_kernel,
     _backward_fake,
 )
-torch.library.register_autograd(_attention, _differentiate, setup_context=_setup)
+torch.library.register_autograd(attention_op, _differentiate, setup_context=_setup)
 torch.library.register_autograd(
-    _attention_backward, _refuse_second_derivative, setup_context=save_nothing
+    attention_backward_op, _refuse_second_derivative, setup_context=save_nothing
 )
-cast_in_autocast(_attention, NUM_ARRAYS)
+cast_in_autocast(attention_op, NUM_ARRAYS)

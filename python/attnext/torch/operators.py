@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,11 +21,13 @@ def define(
     schema: str,
     kernel: Callable[..., Any],
     fake: Callable[..., Any],
+    *,
+    keys: Sequence[str] = DEVICES,
 ) -> Any:
     """Makes ``torch.ops.attnext.<name>`` with `kernel`, whose results look as `fake` says."""
     LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
-    for device in DEVICES:
-        LIBRARY.impl(name, kernel, device)
+    for key in keys:
+        LIBRARY.impl(name, kernel, key)
     torch.library.register_fake(f"attnext::{name}", fake, lib=LIBRARY)
     return getattr(torch.ops.attnext, name).default
 

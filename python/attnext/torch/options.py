@@ -77,7 +77,7 @@ def encode(function: str, q: torch.Tensor, options: dict[str, Any]) -> OpOptions
     score, weight, score_bias = _split_score(function, o["score"], q)
     scale, head_scales = _split_scale(function, o["scale"], q, o["layout"])
     left, right = _read_window(function, o["window"])
-    tensors = {name: _integers(function, name, o[name], q) for name in _INTEGERS}
+    tensors = {name: integers(function, name, o[name], q) for name in _INTEGERS}
     return OpOptions(
         bias=_floats(function, "bias", o["bias"], q),
         alibi_slopes=_floats(function, "alibi_slopes", o["alibi_slopes"], q),
@@ -87,7 +87,7 @@ def encode(function: str, q: torch.Tensor, options: dict[str, Any]) -> OpOptions
         score_bias=score_bias,
         mask=_as_tensor(function, "mask", o["mask"], q),
         **tensors,
-        seed=_read_seed(function, o["seed"], q),
+        seed=read_seed(function, o["seed"]),
         score=score,
         scale=scale,
         causal=_read_causal(function, o["causal"]),
@@ -186,7 +186,7 @@ def _read_causal(function: str, causal: Any) -> str:
     )
 
 
-def _read_seed(function: str, seed: Any, q: torch.Tensor) -> torch.Tensor | None:
+def read_seed(function: str, seed: Any) -> torch.Tensor | None:
     """A tensor of one integer, so that a compiled graph can draw it."""
     if seed is None:
         return None
@@ -228,7 +228,8 @@ def _floats(function: str, name: str, value: Any, q: torch.Tensor) -> torch.Tens
     return tensor
 
 
-def _integers(function: str, name: str, value: Any, q: torch.Tensor) -> torch.Tensor | None:
+def integers(function: str, name: str, value: Any, q: torch.Tensor) -> torch.Tensor | None:
+    """A tensor of integers, beside q, from whatever holds some."""
     if isinstance(value, int) and not isinstance(value, bool):
         return torch.full((), value, dtype=torch.int64, device=q.device)
     tensor = _as_tensor(function, name, value, q)
