@@ -14,12 +14,32 @@ from ..passes import AttentionStats
 from .attention import attention
 from .bidirectional import bidirectional_attention
 from .inspection import attention_stats, attention_weights, dropout_mask, merge_attention
+from .nn import (
+    AdditiveAttention,
+    AttentionPooling,
+    BidirectionalAttention,
+    CosineAttention,
+    EuclideanAttention,
+    GeneralAttention,
+    MultiHeadAttention,
+    SelfAttentionBlock,
+    SinusoidalPositions,
+)
 from .pooling import attention_pool
 from .positions import alibi_slopes, rotary, sinusoidal_positions
 
 __all__ = [
+    "AdditiveAttention",
     "AdditiveScore",
+    "AttentionPooling",
     "AttentionStats",
+    "BidirectionalAttention",
+    "CosineAttention",
+    "EuclideanAttention",
+    "GeneralAttention",
+    "MultiHeadAttention",
+    "SelfAttentionBlock",
+    "SinusoidalPositions",
     "alibi_slopes",
     "attention",
     "attention_pool",

@@ -199,7 +199,8 @@ def read_seed(function: str, seed: Any) -> torch.Tensor | None:
         raise TypeError(f"{function}: seed must be an integer, found {type(seed).__name__}")
     if not 0 <= seed < 2**64:
         raise ValueError(f"{function}: seed must be in [0, 2**64), found {seed}")
-    return torch.full((), seed if seed < 2**63 else seed - 2**64, dtype=torch.int64)
+    bits = seed if seed < 2**63 else seed - 2**64
+    return torch.full((), bits, dtype=torch.int64, device="cpu")
 
 
 def _number(function: str, name: str, value: Any) -> float:
