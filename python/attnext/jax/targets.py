@@ -1,0 +1,74 @@
+"""How does a traced program reach the kernels? By XLA's foreign functions, or by a callback."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from attnext import _core
+
+PASSES = ("forward", "backward", "weights", "stats")
+
+Arrays = Mapping[str, Any]
+
+
+@functools.cache
+def has_foreign_functions() -> bool:
+    """Whether XLA calls the kernels itself; where it cannot, a warning says so, once."""
+    try:
+        library = ctypes.CDLL(_library_path())
+        for name in PASSES:
+            handler = jax.ffi.pycapsule(getattr(library, f"attnext_jax_{name}"))
+            jax.ffi.register_ffi_target(f"attnext_{name}", handler, platform="cpu")
+    except Exception as reason:  # the loader and jaxlib refuse in ways of their own
+        warnings.warn(
+            "attnext.jax calls the kernels through jax.pure_callback, which is slower: this build "
+            f"has no foreign functions for this version of JAX ({reason}). Build attnext where "
+            "jaxlib is installed, or with ATTNEXT_JAX=pip.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+def _library_path() -> str:
+    # An editable install leaves the Python files elsewhere: what was built lies by the extension.
+    directory = os.path.join(os.path.dirname(os.path.abspath(_core.__file__)), "lib")
+    return os.path.join(directory, "libattnext_jax.so")
+
+
+def call(
+    name: str, attributes: Mapping[str, Any], inputs: Arrays, results: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Runs a pass over `inputs`; `results` says the shape and dtype of each by name."""
+    inputs = {"q": inputs["q"], **inputs}  # its axes tell the targets which are vmapped
+    mesh_axes = varying_axes(inputs.values())
+    shapes = [_struct(shape, dtype, mesh_axes) for shape, dtype in results.values()]
+    if has_foreign_functions():
+        run = jax.ffi.ffi_call(f"attnext_{name}", shapes, vmap_method="expand_dims")
+        names = {"inputs": " ".join(inputs), "results": " ".join(results)}
+        made = run(*inputs.values(), **names, **attributes)
+    else:
+        from .callback import Callback
+
+        callback = Callback(name, tuple(attributes.items()), tuple(inputs), tuple(results))
+        made = jax.pure_callback(callback, shapes, *inputs.values(), vmap_method="expand_dims")
+    return dict(zip(results, made, strict=True))
+
+
+def varying_axes(arrays: Any) -> frozenset[Any]:
+    """The mesh axes of `jax.shard_map` along which any of the arrays differs between devices."""
+    return frozenset().union(*(getattr(jax.typeof(x), "vma", frozenset()) for x in arrays))
+
+
+def _struct(shape: tuple[int, ...], dtype: Any, mesh_axes: frozenset[Any]) -> Any:
+    if mesh_axes:
+        return jax.ShapeDtypeStruct(shape, dtype, vma=mesh_axes)
+    return jax.ShapeDtypeStruct(shape, dtype)
