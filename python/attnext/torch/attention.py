@@ -11,8 +11,10 @@ from .. import passes
 from ..attention import AdditiveScore
 from ..attention import attention as array_attention
 from . import options as op_options
+from .derivatives import differentiable, refused_twice, save_nothing
 from .operators import cast_in_autocast, define, require_tensors
 from .options import NUM_DIFFERENTIABLE, NUM_TENSORS, detached
+from .vmap import folded_backward, folded_forward
 
 NUM_ARRAYS = 3  # q, k, v
 NUM_GRADIENTS = NUM_ARRAYS + NUM_DIFFERENTIABLE
@@ -204,19 +206,7 @@ def _differentiate(ctx: Any, dout: Any, dlse: Any) -> tuple[Any, ...]:
     return (*found, *(None,) * (NUM_ARRAYS + len(op_options.OpOptions._fields) - NUM_GRADIENTS))
 
 
-def _refuse_second_derivative(ctx: Any, *grads: Any) -> Any:
-    """What the backward operators give as their own gradient."""
-    raise NotImplementedError(
-        "attention: the gradient of a gradient (backward of a result of create_graph=True) is "
-        "not there; attention can be differentiated once"
-    )
-
-
-def save_nothing(ctx: Any, inputs: Any, output: Any) -> None:
-    """For gradients that need nothing, or are refused."""
-
-
-attention_op = define(
+_operator = define(
     "attention",
     f"(Tensor q, Tensor k, Tensor v, {op_options.SCHEMA}) -> (Tensor out, Tensor lse)",
     _kernel,
@@ -228,15 +218,20 @@ _attention_into = define(
     _kernel_into,
     _fake_into,
 )
-attention_backward_op = define(
+_backward_operator = define(
     "attention_backward",
     "(Tensor dout, Tensor? dlse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, "
     f"{op_options.SCHEMA}, bool[] wanted) -> Tensor[]",
     _backward_kernel,
     _backward_fake,
 )
-torch.library.register_autograd(attention_op, _differentiate, setup_context=_setup)
-torch.library.register_autograd(
-    attention_backward_op, _refuse_second_derivative, setup_context=save_nothing
+cast_in_autocast(_operator, NUM_ARRAYS)
+attention_op = differentiable(
+    _operator, _differentiate, _setup, folded_forward(_operator, NUM_ARRAYS)
 )
-cast_in_autocast(attention_op, NUM_ARRAYS)
+attention_backward_op = differentiable(
+    _backward_operator,
+    refused_twice("attention"),
+    save_nothing,
+    folded_backward(_backward_operator, 2, NUM_ARRAYS),
+)

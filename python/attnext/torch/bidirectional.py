@@ -8,7 +8,8 @@ import torch
 
 from .. import bidirectional as arrays
 from . import options as op_options
-from .attention import lse_shape, save_nothing, sum_dtype
+from .attention import lse_shape, sum_dtype
+from .derivatives import differentiable, refused_twice, save_nothing
 from .operators import cast_in_autocast, define, require_tensors
 from .options import NUM_DIFFERENTIABLE, NUM_TENSORS, detached, show_options
 
@@ -128,21 +129,14 @@ def _differentiate(ctx: Any, *douts: Any) -> tuple[Any, ...]:
     return (*found, *(None,) * (len(op_options.OpOptions._fields) - NUM_DIFFERENTIABLE))
 
 
-def _refuse_second_derivative(ctx: Any, *grads: Any) -> Any:
-    raise NotImplementedError(
-        "bidirectional_attention: the gradient of a gradient (backward of a result of "
-        "create_graph=True) is not there; it can be differentiated once"
-    )
-
-
-_bidirectional = define(
+_operator = define(
     "bidirectional_attention",
     f"(Tensor q, Tensor k, Tensor v_q, Tensor v_k, {op_options.SCHEMA}) -> "
     "(Tensor out_q, Tensor out_k, Tensor lse_q, Tensor lse_k)",
     _kernel,
     _fake,
 )
-_bidirectional_backward = define(
+_backward_operator = define(
     "bidirectional_attention_backward",
     "(Tensor dout_q, Tensor dout_k, Tensor? dlse_q, Tensor? dlse_k, Tensor q, Tensor k, "
     "Tensor v_q, Tensor v_k, Tensor out_q, Tensor out_k, Tensor lse_q, Tensor lse_k, "
@@ -150,8 +144,8 @@ _bidirectional_backward = define(
     _backward_kernel,
     _backward_fake,
 )
-torch.library.register_autograd(_bidirectional, _differentiate, setup_context=_setup)
-torch.library.register_autograd(
-    _bidirectional_backward, _refuse_second_derivative, setup_context=save_nothing
+cast_in_autocast(_operator, NUM_ARRAYS)
+_bidirectional = differentiable(_operator, _differentiate, _setup)
+_bidirectional_backward = differentiable(
+    _backward_operator, refused_twice("bidirectional_attention"), save_nothing
 )
-cast_in_autocast(_bidirectional, NUM_ARRAYS)

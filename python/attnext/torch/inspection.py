@@ -10,8 +10,10 @@ import torch
 from .. import passes
 from . import options as op_options
 from .attention import attention_backward_op, attention_op, lse_shape, sum_dtype
+from .derivatives import differentiable
 from .operators import cast_in_autocast, define, require_tensors
 from .options import NUM_DIFFERENTIABLE, NUM_TENSORS, detached, show_options
+from .vmap import one_by_one
 
 
 @show_options
@@ -299,7 +301,7 @@ def _dropout_mask_fake(seed: Any, shape: Any, dropout: float, stream: int) -> to
     return seed.new_empty(shape, dtype=torch.bool)
 
 
-_weights = define(
+_weights_operator = define(
     "attention_weights",
     f"(Tensor q, Tensor k, Tensor? rows, {op_options.SCHEMA}) -> Tensor",
     _weights_kernel,
@@ -312,7 +314,7 @@ _stats = define(
     _stats_kernel,
     _stats_fake,
 )
-_merge = define(
+_merge_operator = define(
     "merge_attention",
     "(Tensor[] outs, Tensor[] lses, str layout) -> (Tensor out, Tensor lse)",
     _merge_kernel,
@@ -324,7 +326,9 @@ _dropout_mask = define(
     _dropout_mask_kernel,
     _dropout_mask_fake,
 )
-torch.library.register_autograd(_weights, _weights_differentiate, setup_context=_weights_setup)
-torch.library.register_autograd(_merge, _merge_differentiate, setup_context=_merge_setup)
-cast_in_autocast(_weights, 2)
+cast_in_autocast(_weights_operator, 2)
 cast_in_autocast(_stats, 2)
+_weights = differentiable(_weights_operator, _weights_differentiate, _weights_setup)
+_merge = differentiable(_merge_operator, _merge_differentiate, _merge_setup)
+for _operator in (_stats, _dropout_mask):
+    torch.library.register_vmap(_operator, one_by_one(_operator))

@@ -8,6 +8,7 @@ import torch
 
 from .. import positions as arrays
 from ..arguments import integer
+from .derivatives import differentiable
 from .operators import define, require_tensors
 from .options import detached
 
@@ -147,14 +148,14 @@ def _rotary_differentiate(ctx: Any, dout: Any) -> tuple[Any, ...]:
     return dx, None, None, None, None, None
 
 
-_rotary = define(
+_rotary_operator = define(
     "rotary",
     "(Tensor x, Tensor positions, float theta, bool interleaved, str layout, bool is_inverse) "
     "-> Tensor",
     _rotary_kernel,
     _rotary_fake,
 )
-torch.library.register_autograd(_rotary, _rotary_differentiate, setup_context=_rotary_setup)
+_rotary = differentiable(_rotary_operator, _rotary_differentiate, _rotary_setup)
 
 # Without a tensor among their arguments, no device chooses the kernel.
 _alibi_slopes = define(
