@@ -27,6 +27,8 @@ from .nn import (
 )
 from .pooling import attention_pool
 from .positions import alibi_slopes, rotary, sinusoidal_positions
+from .provider import SdpaOverride, has_registry, override_sdpa, register_sdpa
+from .sdpa import scaled_dot_product_attention
 
 __all__ = [
     "AdditiveAttention",
@@ -38,6 +40,7 @@ __all__ = [
     "EuclideanAttention",
     "GeneralAttention",
     "MultiHeadAttention",
+    "SdpaOverride",
     "SelfAttentionBlock",
     "SinusoidalPositions",
     "alibi_slopes",
@@ -48,6 +51,12 @@ __all__ = [
     "bidirectional_attention",
     "dropout_mask",
     "merge_attention",
+    "override_sdpa",
+    "register_sdpa",
     "rotary",
+    "scaled_dot_product_attention",
     "sinusoidal_positions",
 ]
+
+if has_registry():
+    register_sdpa()

@@ -125,6 +125,11 @@ def detached(value: Any) -> Any:
     return value.detach() if is_tracked else value
 
 
+def draw_seed() -> torch.Tensor:
+    """A seed from torch's own generator, also inside a compiled graph."""
+    return torch.randint(2**63 - 1, (), dtype=torch.int64, device="cpu")
+
+
 def num_heads(q: torch.Tensor, layout: str) -> int:
     """Of q; 1 for rank 2."""
     return 1 if q.dim() == 2 else q.shape[-3 if layout == "bhsd" else -2]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..inspection import attention_weights
+from ..options import draw_seed
 
 
 def require_positive(module: str, **sizes: int | None) -> None:
@@ -49,8 +50,7 @@ def drawn(dropout: float, *, is_training: bool) -> dict[str, Any]:
     """The dropout options of one call; the seed comes from torch's own generator."""
     if not is_training or dropout == 0:
         return {}
-    seed = torch.randint(2**63 - 1, (), dtype=torch.int64, device="cpu")
-    return {"dropout": dropout, "seed": seed}
+    return {"dropout": dropout, "seed": draw_seed()}
 
 
 def looked_at(q: torch.Tensor, k: torch.Tensor, rows: Any, options: dict[str, Any]) -> torch.Tensor:
