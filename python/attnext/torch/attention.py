@@ -114,7 +114,7 @@ def attention(
     return (out, lse) if return_lse else out
 
 
-def _differentiable(options: op_options.OpOptions) -> dict[str, torch.Tensor | None]:
+def _differentiable(options: op_options.OpOptions) -> dict[str, Any]:
     return dict(zip(options._fields, options[:NUM_DIFFERENTIABLE]))
 
 

@@ -254,9 +254,8 @@ def _stats_kernel(q: Any, k: Any, *options: Any) -> tuple[torch.Tensor, ...]:
 def _stats_fake(q: Any, k: Any, *options: Any) -> tuple[torch.Tensor, ...]:
     o = op_options.OpOptions(*options)
     shape = lse_shape(q, o.layout)
-    if o.block_table is None:
-        num_keys = lse_shape(k, o.layout)[-1]
-    else:
+    num_keys: Any = lse_shape(k, o.layout)[-1]
+    if o.block_table is not None:
         num_keys = torch.library.get_ctx().new_dynamic_size()
     shapes = (shape, shape, shape, (*shape[:-1], num_keys))
     return tuple(q.new_empty(shape, dtype=sum_dtype(q)) for shape in shapes)

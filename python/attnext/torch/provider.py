@@ -149,8 +149,9 @@ def _fused_backward(
 ) -> tuple[torch.Tensor, ...]:
     """Likewise: the gradients' heads lie within their rows."""
     options = _fused_options(query, key, dropout_p, is_causal, attn_mask, scale)
-    arrays = (detached(x).transpose(1, 2) for x in (grad_out, query, key, value, out))
-    grads = attention_backward(*arrays, detached(logsumexp), layout="bshd", **options)
+    dout, q, k, v, rows = (detached(x).transpose(1, 2) for x in (grad_out, query, key, value, out))
+    lse = detached(logsumexp)
+    grads = attention_backward(dout, q, k, v, rows, lse, layout="bshd", **options)
     return tuple(grad.transpose(1, 2) for grad in grads[:3])
 
 

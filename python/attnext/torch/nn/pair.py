@@ -121,7 +121,7 @@ class BidirectionalAttention(nn.Module):
                 (self.x_proj, x), (self.y_proj, y), (self.x_value_proj, x), (self.y_value_proj, y)
             )
         )  # fmt: skip
-        options = {"mask": mask, "q_lengths": x_lengths, "kv_lengths": y_lengths}
+        options: dict[str, Any] = {"mask": mask, "q_lengths": x_lengths, "kv_lengths": y_lengths}
         x_heads, y_heads = bidirectional_attention(
             q, k, v_q, v_k, layout="bshd", **options,
             **drawn(self.dropout, is_training=self.training),
