@@ -81,7 +81,7 @@ def rotary(
         else (wide[..., : dim // 2], wide[..., dim // 2 :])
     )
     turned = (pairs[0] * cos - pairs[1] * sin, pairs[1] * cos + pairs[0] * sin)
-    joined = jnp.stack(turned, -1).reshape(x.shape) if interleaved else jnp.concat(turned, -1)
+    joined = jnp.stack(turned, -1).reshape(x.shape) if interleaved else jnp.concatenate(turned, -1)
     return joined.astype(x.dtype)
 
 
@@ -116,10 +116,9 @@ def _fractions_of_turns(positions: Any, turns_per_step: Any) -> Any:
     """
     steps = (np.mod(turns_per_step, 1.0) * 2.0**64).astype(np.uint64)
     high, low = (steps >> np.uint64(32)).astype(np.uint32), steps.astype(np.uint32)
-    count = positions.astype(jnp.uint32)[..., None]
-    carried = _high_word(count, low)
-    turns = count * high + carried
-    return jax.lax.bitcast_convert_type(turns, jnp.int32)
+    count = jnp.abs(positions).astype(jnp.uint32)[..., None]
+    turns = jax.lax.bitcast_convert_type(count * high + _high_word(count, low), jnp.int32)
+    return jnp.where(positions[..., None] < 0, -turns, turns)
 
 
 def _high_word(a: Any, b: Any) -> Any:

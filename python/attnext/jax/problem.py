@@ -16,7 +16,7 @@ from attnext.attention import AdditiveScore
 from attnext.errors import speaking_of
 from attnext.options import DEFAULTS
 
-from .targets import varying_axes
+from .targets import spread
 
 SCORES = {"dot": 0, "cosine": 1, "neg_l2": 2, "neg_sq_l2": 3}
 ADDITIVE = 4
@@ -100,7 +100,7 @@ def read_problem(
         given["seed"] = _seed_words(values["seed"])
     rank = given["q"].ndim
     static = _static(values, scale, rank, dropout_stream)
-    return Problem(static, _spread(_with_four_axes(given)), rank)
+    return Problem(static, spread(_with_four_axes(given)), rank)
 
 
 def is_array(value: Any) -> bool:
@@ -219,17 +219,6 @@ def _with_four_axes(arrays: dict[str, Any]) -> dict[str, Any]:
         if name in arrays
     }
     return {**arrays, **full}
-
-
-def _spread(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Inside shard_map, all arrays differ along the same axes of the mesh: gradients are summed."""
-    axes = varying_axes(arrays.values())
-    if not axes:
-        return arrays
-    return {
-        name: jax.lax.pcast(x, tuple(axes - varying_axes([x])), to="varying")
-        for name, x in arrays.items()
-    }
 
 
 def _num_heads(q: Any, layout: str) -> int:

@@ -49,8 +49,8 @@ def call(
 ) -> dict[str, Any]:
     """Runs a pass over `inputs`; `results` says the shape and dtype of each by name."""
     inputs = {"q": inputs["q"], **inputs}  # its axes tell the targets which are vmapped
-    mesh_axes = varying_axes(inputs.values())
-    shapes = [_struct(shape, dtype, mesh_axes) for shape, dtype in results.values()]
+    kind = _manual_kind(inputs["q"])
+    shapes = [jax.ShapeDtypeStruct(shape, dtype, **kind) for shape, dtype in results.values()]
     if has_foreign_functions():
         run = jax.ffi.ffi_call(f"attnext_{name}", shapes, vmap_method="expand_dims")
         names = {"inputs": " ".join(inputs), "results": " ".join(results)}
@@ -63,12 +63,41 @@ def call(
     return dict(zip(results, made, strict=True))
 
 
-def varying_axes(arrays: Any) -> frozenset[Any]:
-    """The mesh axes of `jax.shard_map` along which any of the arrays differs between devices."""
-    return frozenset().union(*(getattr(jax.typeof(x), "vma", frozenset()) for x in arrays))
+def spread(arrays: Arrays) -> dict[str, Any]:
+    """Inside `jax.shard_map`, lets all arrays differ between the devices that any differs between.
+
+    The gradient of an array that all devices share is then summed over them.
+    """
+    varying = {name: _varying_axes(x) for name, x in arrays.items()}
+    every = frozenset[Any]().union(*varying.values())
+    return {
+        name: x if varying[name] == every else _differ(x, tuple(every - varying[name]))
+        for name, x in arrays.items()
+    }
 
 
-def _struct(shape: tuple[int, ...], dtype: Any, mesh_axes: frozenset[Any]) -> Any:
-    if mesh_axes:
-        return jax.ShapeDtypeStruct(shape, dtype, vma=mesh_axes)
-    return jax.ShapeDtypeStruct(shape, dtype)
+# JAX calls the axes along which a value differs `vma`, since 0.10 a part of `manual_axis_type`.
+
+
+def _varying_axes(x: Any) -> frozenset[Any]:
+    kind = jax.typeof(x)
+    return getattr(
+        getattr(kind, "manual_axis_type", None), "varying", getattr(kind, "vma", frozenset())
+    )
+
+
+def _manual_kind(x: Any) -> dict[str, Any]:
+    """What a result that differs like x is declared with."""
+    kind = jax.typeof(x)
+    if not _varying_axes(x):
+        return {}
+    if not hasattr(kind, "manual_axis_type"):
+        return {"vma": kind.vma}
+    everywhere = jax.sharding.NamedSharding(kind.sharding.mesh, jax.sharding.PartitionSpec())
+    return {"manual_axis_type": kind.manual_axis_type, "sharding": everywhere}
+
+
+def _differ(x: Any, axes: tuple[Any, ...]) -> Any:
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(x, axes, to="varying")
+    return jax.lax.pvary(x, axes)
