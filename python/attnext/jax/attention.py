@@ -43,8 +43,8 @@ def attention(
     ------
     ValueError, TypeError, NotImplementedError, RuntimeError
         As in `attnext.attention`, when the call is traced. What only the values of traced arrays
-        can show, such as a length beyond the keys, raises `jax.errors.JaxRuntimeError` when the
-        program runs, with the same message.
+        can show, such as a length beyond the keys, is refused with the same message when the
+        program runs, by JAX's own `JaxRuntimeError` or ValueError.
 
     Notes
     -----

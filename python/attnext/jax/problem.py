@@ -124,8 +124,9 @@ def _option_arrays(function: str, options: dict[str, Any]) -> dict[str, Any]:
         value = options[name]
         if value is None or (name == "q_offset" and isinstance(value, int | np.integer)):
             continue
-        is_list = isinstance(value, list | tuple)
-        arrays[name] = as_array(function, name, np.asarray(value) if is_list else value)
+        # Traced, an array of NumPy would lose its values: they can be checked now.
+        is_known = isinstance(value, list | tuple | np.ndarray)
+        arrays[name] = np.asarray(value) if is_known else as_array(function, name, value)
     score = options["score"]
     if isinstance(score, AdditiveScore):
         weight = as_array(function, "AdditiveScore.weight", score.weight)
@@ -161,7 +162,7 @@ def _check(arrays: dict[str, Any], values: dict[str, Any]) -> None:
             if is_array(known[name]) and is_ragged:
                 known[name] = np.zeros((), known[name].dtype)
     if is_array(known["seed"]):
-        known["seed"] = 0
+        known["seed"] = _checked_seed(known["seed"])
     _core.explain(q, k, v, tuple(known[name] for name in DEFAULTS))
 
 
@@ -182,6 +183,18 @@ def _lengths_stand_in(lengths: Any, total: int | None) -> Any:
     if total is not None and zeros.ndim == 1 and zeros.size:
         zeros[-1] = total
     return zeros
+
+
+def _checked_seed(seed: Any) -> int:
+    """Some seed, in the place of an array that may be one."""
+    is_known = any(jnp.issubdtype(seed.dtype, kind) for kind in (jnp.integer, jax.dtypes.prng_key))
+    if not is_known:
+        raise TypeError(
+            f"explain: seed must be an integer or a key of jax.random, found {seed.dtype}"
+        )
+    if seed.ndim:
+        raise ValueError(f"explain: seed must be a scalar, found shape {seed.shape}")
+    return 0
 
 
 def _static(values: dict[str, Any], scale: Any, rank: int, dropout_stream: int) -> Static:
