@@ -75,8 +75,8 @@ class Callback:
         return {"out": out, "lse": lse}
 
     def _backward(self, a: dict[str, Any], options: tuple[Any, ...]) -> dict[str, Any]:
-        arrays = (a[name] for name in ("dout", "q", "k", "v", "out", "lse"))
-        grads = _core.backward(*arrays, a.get("dlse"), options, self._stream())
+        dout, q, k, v, out, lse = (a[name] for name in ("dout", "q", "k", "v", "out", "lse"))
+        grads = _core.backward(dout, q, k, v, out, lse, a.get("dlse"), options, self._stream())
         names = ("q", "k", "v", "bias", "alibi_slopes", "sinks", "scale", "weight", "score_bias")
         return {f"d{name}": grad for name, grad in zip(names, grads, strict=True)}
 

@@ -226,7 +226,7 @@ def _seed_words(seed: Any) -> Any:
 
 
 def _with_four_axes(arrays: dict[str, Any]) -> dict[str, Any]:
-    full = {
+    full: dict[str, Any] = {
         name: arrays[name].reshape((1,) * (4 - arrays[name].ndim) + arrays[name].shape)
         for name in ("q", "k", "v")
         if name in arrays
