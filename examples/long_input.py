@@ -101,11 +101,9 @@ def measure_here(way, seqlen, heads, is_checked):
 
 def measure(way, seqlen, heads, is_checked=False):
     """What `measure_here` prints, in a process of its own."""
-    arguments = ["--measure", way, str(seqlen), str(heads), str(int(is_checked))]
-    done = subprocess.run(
-        [sys.executable, __file__, *arguments], stdout=subprocess.PIPE, check=True, text=True
-    )
-    return json.loads(done.stdout)
+    numbers = map(str, (seqlen, heads, int(is_checked)))
+    command = [sys.executable, __file__, "--measure", way, *numbers]
+    return json.loads(subprocess.check_output(command, text=True))
 
 
 def span(seconds):

