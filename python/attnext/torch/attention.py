@@ -98,7 +98,7 @@ def attention(
     >>> q.grad.shape
     torch.Size([2, 4, 10, 16])
     """
-    require_tensors("attention", q=q, k=k, v=v)
+    require_tensors("attention", q=q, k=k, v=v, **({} if out is None else {"out": out}))
     options = op_options.encode("attention", q, {
         "score": score, "scale": scale, "causal": causal, "q_offset": q_offset, "window": window,
         "softcap": softcap, "mask": mask, "bias": bias, "alibi_slopes": alibi_slopes,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from .. import passes
+from ..arguments import items
 from . import options as op_options
 from .attention import attention_backward_op, attention_op, lse_shape, sum_dtype
 from .derivatives import differentiable
@@ -175,7 +176,13 @@ def dropout_mask(
     encoded = op_options.read_seed("dropout_mask", seed)
     if encoded is None:
         raise TypeError("dropout_mask: seed must be an integer, found None")
-    keep: torch.Tensor = _dropout_mask(encoded, list(shape), dropout, stream)
+    axes = items("dropout_mask", "shape", shape)
+    for axis in axes:
+        if not isinstance(axis, int | torch.SymInt):
+            found = type(axis).__name__
+            raise TypeError(f"dropout_mask: each axis of shape must be an integer, found {found}")
+    probability = op_options.number("dropout_mask", "dropout", dropout)
+    keep: torch.Tensor = _dropout_mask(encoded, axes, probability, stream)
     return keep if device is None else keep.to(device)
 
 

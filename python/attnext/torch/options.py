@@ -85,7 +85,7 @@ def encode(function: str, q: torch.Tensor, options: dict[str, Any]) -> OpOptions
         head_scales=head_scales,
         weight=weight,
         score_bias=score_bias,
-        mask=_as_tensor(function, "mask", o["mask"], q),
+        mask=as_tensor(function, "mask", o["mask"], q),
         **tensors,
         seed=read_seed(function, o["seed"]),
         score=score,
@@ -93,8 +93,8 @@ def encode(function: str, q: torch.Tensor, options: dict[str, Any]) -> OpOptions
         causal=_read_causal(function, o["causal"]),
         window_left=left,
         window_right=right,
-        softcap=0.0 if o["softcap"] is None else _number(function, "softcap", o["softcap"]),
-        dropout=_number(function, "dropout", o["dropout"]),
+        softcap=0.0 if o["softcap"] is None else number(function, "softcap", o["softcap"]),
+        dropout=number(function, "dropout", o["dropout"]),
         layout=_text(function, "layout", o["layout"]),
         backend=None if o["backend"] is None else _text(function, "backend", o["backend"]),
     )
@@ -158,7 +158,7 @@ def _split_scale(
     if scale is None:
         return None, None
     if isinstance(scale, int | float):
-        return _number(function, "scale", scale), None
+        return number(function, "scale", scale), None
     scales = _floats(function, "scale", scale, q)
     assert scales is not None
     return None, scales.expand(num_heads(q, layout)) if scales.dim() == 0 else scales
@@ -208,10 +208,11 @@ def read_seed(function: str, seed: Any) -> torch.Tensor | None:
     return torch.full((), bits, dtype=torch.int64, device="cpu")
 
 
-def _number(function: str, name: str, value: Any) -> float:
+def number(function: str, name: str, value: Any) -> float:
+    """A float or an int, also NumPy's."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
-    if hasattr(value, "__float__") and not isinstance(value, torch.Tensor):
+    if hasattr(value, "__float__") and not isinstance(value, torch.Tensor | bool):
         return float(value)
     raise TypeError(f"{function}: {name} must be a number, found {type(value).__name__}")
 
@@ -223,7 +224,7 @@ def _text(function: str, name: str, value: Any) -> str:
 
 
 def _floats(function: str, name: str, value: Any, q: torch.Tensor) -> torch.Tensor | None:
-    tensor = _as_tensor(function, name, value, q)
+    tensor = as_tensor(function, name, value, q)
     if tensor is not None and not tensor.is_floating_point():
         if isinstance(value, torch.Tensor):
             raise TypeError(
@@ -238,7 +239,7 @@ def integers(function: str, name: str, value: Any, q: torch.Tensor) -> torch.Ten
     """A tensor of integers, beside q, from whatever holds some."""
     if isinstance(value, int) and not isinstance(value, bool):
         return torch.full((), value, dtype=torch.int64, device=q.device)
-    tensor = _as_tensor(function, name, value, q)
+    tensor = as_tensor(function, name, value, q)
     if tensor is not None and (
         tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool
     ):
@@ -246,7 +247,7 @@ def integers(function: str, name: str, value: Any, q: torch.Tensor) -> torch.Ten
     return tensor
 
 
-def _as_tensor(function: str, name: str, value: Any, q: torch.Tensor) -> torch.Tensor | None:
+def as_tensor(function: str, name: str, value: Any, q: torch.Tensor) -> torch.Tensor | None:
     """Lists and NumPy arrays are taken where they are options."""
     if value is None or isinstance(value, torch.Tensor):
         return value

@@ -7,10 +7,14 @@ from typing import Any
 import torch
 
 from ..attention import AdditiveScore
+from ..errors import REFUSALS, reword
 from .attention import attention
 from .inspection import attention_weights
 from .operators import require_tensors
 from .options import integers
+
+# What attention names otherwise than the caller.
+NAMES = {"q": "x", "k": "x", "kv_lengths": "lengths", "AdditiveScore.weight": "weight"}
 
 
 def attention_pool(
@@ -54,9 +58,13 @@ def attention_pool(
     tensor([[1., 1., 1.],
             [1., 1., 1.]])
     """
-    values = x if values is None else values
-    q, k, options = _as_attention(x, weight, values, lengths)
-    out: torch.Tensor = attention(q, k, values.unsqueeze(-3), **options)
+    summed = x if values is None else values
+    q, k, options = _as_attention(x, weight, summed, lengths)
+    try:
+        out: torch.Tensor = attention(q, k, summed.unsqueeze(-3), **options)
+    except REFUSALS as error:
+        reword(error, "attention_pool", {**NAMES, "v": "x" if values is None else "values"})
+        raise
     return out[..., 0, 0, :]
 
 
@@ -100,13 +108,7 @@ def _as_attention(
             f"found {tuple(weight.shape)}"
         )
     lengths = integers(function, "lengths", lengths, x)
-    if lengths is not None:
+    if x.dim() == 2 and lengths is not None:
         lengths = lengths.reshape(-1)
-        num_sequences = 1 if x.dim() == 2 else x.shape[0]
-        if lengths.shape[0] != num_sequences:
-            raise ValueError(
-                f"{function}: lengths must have one entry for each of {num_sequences} sequences, "
-                f"found {lengths.shape[0]}"
-            )
     query = x.new_zeros((*x.shape[:-2], 1, 1, x.shape[-1]))
     return query, x.unsqueeze(-3), {"score": AdditiveScore(weight), "kv_lengths": lengths}

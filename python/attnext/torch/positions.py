@@ -10,7 +10,7 @@ from .. import positions as arrays
 from ..arguments import integer
 from .derivatives import differentiable
 from .operators import define, require_tensors
-from .options import detached
+from .options import as_tensor, detached, number
 
 
 def rotary(
@@ -52,9 +52,10 @@ def rotary(
         length = x.shape[-2 if layout == "bhsd" or x.dim() == 2 else -3]
         positions = torch.arange(length, device=x.device)
     elif not isinstance(positions, torch.Tensor):
-        positions = torch.as_tensor(positions, device=x.device)
+        positions = as_tensor("rotary", "positions", positions, x)
     if positions.requires_grad:
         raise TypeError("rotary: positions must not require grad, they have no gradient")
+    theta = number("rotary", "theta", theta)
     turned: torch.Tensor = _rotary(x, positions, theta, interleaved, layout, False)
     return turned
 

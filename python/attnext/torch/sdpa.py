@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import torch
 
+from ..errors import REFUSALS, reword
 from .attention import attention
 from .operators import require_tensors
 from .options import draw_seed
+
+# What attention names otherwise than torch.
+NAMES = {
+    "q": "query", "k": "key", "v": "value", "mask": "attn_mask", "bias": "attn_mask",
+    "dropout": "dropout_p",
+}  # fmt: skip
 
 
 def scaled_dot_product_attention(
@@ -75,10 +82,14 @@ def scaled_dot_product_attention(
     q, k, v = (_with_rank_4(x, axes) for x, axes in zip((query, key, value), leading, strict=True))
     mask, bias = split_mask(attn_mask, (*leading[0], query.shape[-2], key.shape[-2]))
     seed = draw_seed() if dropout_p else None
-    out: torch.Tensor = attention(
-        q, k, v, scale=scale, causal="top_left" if is_causal else False, mask=mask, bias=bias,
-        dropout=dropout_p, seed=seed,
-    )  # fmt: skip
+    try:
+        out: torch.Tensor = attention(
+            q, k, v, scale=scale, causal="top_left" if is_causal else False, mask=mask,
+            bias=bias, dropout=dropout_p, seed=seed,
+        )  # fmt: skip
+    except REFUSALS as error:
+        reword(error, function, NAMES)
+        raise
     return out.reshape(*leading[0], query.shape[-2], value.shape[-1])
 
 
@@ -119,6 +130,11 @@ def split_mask(
     """attnext's mask and bias, of which at most one is there."""
     if attn_mask is None:
         return None, None
+    if attn_mask.dtype != torch.bool and not attn_mask.is_floating_point():
+        raise TypeError(
+            "scaled_dot_product_attention: attn_mask must be bool or floating, found "
+            f"{attn_mask.dtype}"
+        )
     if attn_mask.dim() > len(shape):
         raise ValueError(
             f"scaled_dot_product_attention: attn_mask must broadcast to {shape}, found "
