@@ -51,6 +51,13 @@ def register(name: str = "attnext") -> None:
     --------
     attention_forward : What is called, and how its arguments are understood.
 
+    Notes
+    -----
+    The mask of a padded batch is built by transformers, a byte for each pair of a query and a key;
+    a batch without padding has none, unless a sliding window is narrower than it is long. Models
+    that attend by code of their own (Bloom, DeBERTa, Falcon and MPNet among others) call no
+    implementation, whichever is set.
+
     Examples
     --------
     >>> import attnext.hf

@@ -150,6 +150,15 @@ def test_packed_sequences(kind):
     torch.testing.assert_close(out, torch.cat(parts, 1))
 
 
+def test_packed_queries_after_a_past_end_with_it():
+    q, k, v = draw(queries=2, batch=1)
+    starts = {"cu_seq_lens_q": torch.tensor([0, 1, 2]), "cu_seq_lens_k": torch.tensor([0, 2, 5])}
+    out, _ = forward(q, k, v, layer=CausalLayer, sliding_window=2, **starts)
+    last = (slice(0, 2), slice(3, 5))  # the keys in the window of the last position
+    parts = [forward(q[:, :, i : i + 1], k[:, :, s], v[:, :, s])[0] for i, s in enumerate(last)]
+    torch.testing.assert_close(out, torch.cat(parts, 1))
+
+
 @pytest.mark.parametrize("name", ["cache", "block_indices", "indices", "head_mask", "alibi"])
 def test_what_might_change_the_result_is_refused_by_name(name):
     with pytest.raises(NotImplementedError, match=f"^attention_forward: {name} is not known"):

@@ -145,12 +145,12 @@ def _scores_at(mode: int, q: Array, k: Array, options: dict[str, Any]) -> Array:
         scores = cap * np.tanh(scores / cap)
     if mode == BIASED:
         bias = options.get("bias", np.zeros((), dtype))
-        scores = np.where(_visible(q, k, options, bias), scores + bias, -np.inf)
+        scores = np.where(_visible(q, k, options), scores + bias, -np.inf)
     return np.asarray(scores, dtype)
 
 
-def _visible(q: Array, k: Array, options: dict[str, Any], bias: Array) -> Array:
+def _visible(q: Array, k: Array, options: dict[str, Any]) -> Array:
     """Which pairs may attend: by the kernels' own rule, where all that do weigh alike."""
     rules = {name: options[name] for name in RULES if name in options}
     p = attention_weights(np.zeros_like(q), np.zeros_like(k), **rules)
-    return np.asarray((p > 0) & (bias != -np.inf))
+    return np.asarray(p > 0)
