@@ -65,7 +65,8 @@ def _by_name(function: Pass, names: list[str], plain: Arrays) -> Callable[..., A
     """`function` of arrays in the order of `names`, and the options that are no tensors."""
 
     def call(*arrays: Any) -> Any:
-        named: Arrays = dict(zip(names, arrays, strict=True))
+        named: Arrays = {}
+        named.update(zip(names, arrays, strict=True))
         return function(named, plain)
 
     return call
@@ -77,7 +78,10 @@ def _shaped(grad: Any, like: Any) -> Any:
 
 
 def _options(arrays: Arrays, plain: Arrays) -> Arrays:
-    options = {**plain, **{name: arrays[name] for name in ("mask", "scale") if name in arrays}}
+    options = dict(plain)
+    for name in ("mask", "scale"):
+        if name in arrays:
+            options[name] = arrays[name]
     if "weight" in arrays:
         options["score"] = AdditiveScore(arrays["weight"])
     if "seed" in arrays:
@@ -91,8 +95,9 @@ def _run_forward(arrays: Arrays, plain: Arrays) -> Any:
 
 
 def _run_backward(arrays: Arrays, plain: Arrays) -> list[Any]:
-    _, vjp = attnext.attention_vjp(arrays["q"], arrays["k"], arrays["v"], **_options(arrays, plain))
-    return _named(vjp(np.ascontiguousarray(arrays["dresult"])), arrays)
+    q, k, v = arrays["q"], arrays["k"], arrays["v"]
+    _, vjp = attnext.attention_vjp(q, k, v, **_options(arrays, plain))
+    return _in_order(vjp(np.ascontiguousarray(arrays["dresult"])), arrays)
 
 
 def _run_weights(arrays: Arrays, plain: Arrays) -> Any:
@@ -101,15 +106,15 @@ def _run_weights(arrays: Arrays, plain: Arrays) -> Any:
 
 def _run_weights_backward(arrays: Arrays, plain: Arrays) -> list[Any]:
     """Weights are what attention makes of an identity matrix in the place of v."""
-    k, dp = arrays["k"], arrays["dresult"]
-    eye = np.broadcast_to(np.eye(k.shape[1], dtype=k.dtype)[:, None], (*k.shape[:3], k.shape[1]))
-    dresult = np.ascontiguousarray(dp.swapaxes(1, 2))
-    grads = _run_backward({**arrays, "v": eye, "dresult": dresult}, plain)
-    del grads[2]  # that of the identity matrix
-    return grads
+    q, k = arrays["q"], arrays["k"]
+    length = k.shape[1]
+    eye = np.broadcast_to(np.eye(length, dtype=k.dtype)[:, None], (*k.shape[:3], length))
+    _, vjp = attnext.attention_vjp(q, k, eye, **_options(arrays, plain))
+    return _in_order(vjp(np.ascontiguousarray(arrays["dresult"].swapaxes(1, 2))), arrays)
 
 
-def _named(grads: Any, arrays: Arrays) -> list[Any]:
+def _in_order(grads: attnext.AttentionGrads, arrays: Arrays) -> list[Any]:
+    """The gradients of those arrays that have one."""
     found = {
         "q": grads.dq, "k": grads.dk, "v": grads.dv, "scale": grads.dscale, "weight": grads.dweight,
     }  # fmt: skip
