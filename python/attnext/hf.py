@@ -69,7 +69,8 @@ def register(name: str = "attnext") -> None:
     """
     if not isinstance(name, str):
         raise TypeError(f"register: name must be a string, found {type(name).__name__}")
-    if AttentionInterface().get(name, attention_forward) is not attention_forward:
+    is_taken = AttentionInterface().get(name, attention_forward) is not attention_forward
+    if is_taken or AttentionMaskInterface().get(name, sdpa_mask) is not sdpa_mask:
         raise ValueError(f"register: name must be free, found that transformers has {name!r}")
     AttentionInterface.register(name, attention_forward)
     AttentionMaskInterface.register(name, sdpa_mask)

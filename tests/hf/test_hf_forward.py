@@ -196,8 +196,11 @@ def test_packed_refusals():
 def test_register_takes_free_names_only():
     attnext.hf.register("attnext_again")
     attnext.hf.register("attnext_again")
-    with pytest.raises(ValueError, match=r"register: name must be free, found that .* has 'sdpa'"):
-        attnext.hf.register("sdpa")
+    for taken in ("sdpa", "eager", "flash_attention_2"):
+        with pytest.raises(
+            ValueError, match=f"register: name must be free, found .* has '{taken}'"
+        ):
+            attnext.hf.register(taken)
     with pytest.raises(TypeError, match="register: name must be a string, found int"):
         attnext.hf.register(3)
 

@@ -253,6 +253,7 @@ def test_a_font_that_is_missing_is_named(monkeypatch):
         (lambda: plot.heatmap(np.ones((2, 2)), np.ones((2, 2)), casual=1), TypeError, "casual"),
         (lambda: plot.heatmap(np.ones((2, 2)), rows=[2]), ValueError, r"rows must be in \[-2, 2\)"),
         (lambda: plot.heatmap(np.ones((2, 2)), rows=0.5), TypeError, "rows must be 'all', a slice"),
+        (lambda: plot.heatmap(np.ones((2, 2)), keys=slice(2, 9)), TypeError, "keys must be 'all'"),
         (lambda: plot.heatmap(np.ones((2, 2)), head=1), ValueError, r"head must be in \[-1, 1\)"),
         (lambda: plot.heatmap(np.ones((2, 2)), batch=1), ValueError, "batch must be in"),
         (lambda: plot.heatmap(np.ones((2, 2)), ax=1), TypeError, "ax must be matplotlib Axes"),

@@ -84,9 +84,7 @@ def choose(function: str, name: str, wanted: Any, count: int, most: int) -> Arra
         return np.arange(count)
     if wanted is None:
         return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
-    if isinstance(wanted, slice):
-        return np.arange(count)[wanted]
-    numbers = np.atleast_1d(np.asarray(wanted))
+    numbers = np.atleast_1d(np.arange(count)[wanted] if isinstance(wanted, slice) else wanted)
     if numbers.dtype.kind not in "iu" or numbers.ndim != 1 or not numbers.size:
         raise TypeError(f"{function}: {name} must be 'all', a slice, or integers, found {wanted!r}")
     if numbers.min() < -count or numbers.max() >= count:
