@@ -120,6 +120,17 @@ def test_pages_are_read_forward_only():
         out.sum().backward()
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("name", ["plain", "all", "all_additive"])
+def test_back_ends(name, backend):
+    def call(*inputs, **options):
+        return by_operator(*inputs, backend=backend, **options)
+
+    found, expected = (results_and_gradients(x, name) for x in (call, formula.attention))
+    for x, y in zip(found, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
+
+
 def test_gradient_of_lse_alone():
     q, k, v = arrays()
     _, lse = by_operator(q, k, v)
@@ -277,7 +288,7 @@ def test_bidirectional(name):
         results = attnext.torch.bidirectional_attention(*x, return_lse=True, **options)
         return tuple(torch.where(y.isfinite(), y, 0.0) for y in results)
 
-    assert gradcheck(finite, inputs)
+    assert gradcheck(finite, inputs, fast_mode=True)
 
 
 def test_bidirectional_with_learned_options():
@@ -290,7 +301,7 @@ def test_bidirectional_with_learned_options():
             return_lse=True,
         )  # fmt: skip
 
-    assert gradcheck(call, (*bidirectional_inputs(), bias, slopes, *score))
+    assert gradcheck(call, (*bidirectional_inputs(), bias, slopes, *score), fast_mode=True)
 
 
 def test_bidirectional_gradient_of_one_direction():

@@ -413,23 +413,58 @@ def test_block():
     torch.testing.assert_close(padded[1, :2], block(X[1:, :2])[0])
 
 
-def test_a_stack_learns_to_copy():
-    """Two blocks learn, from few steps, to say again what stood one place before."""
+def test_lengths_and_offsets_may_be_lists():
+    module = at.MultiHeadAttention(12, 2, positions="rotary", causal=True, **DOUBLE)
+    lengths = torch.tensor([7, 4])
+    assert torch.equal(module(X, kv_lengths=[7, 4]), module(X, kv_lengths=lengths))
+    offsets = torch.tensor([2, 3])
+    found = module(X[:, :4], X, q_offset=[2, 3])
+    assert torch.equal(found, module(X[:, :4], X, q_offset=offsets))
+    torch.testing.assert_close(found[:1], module(X[:1, :4], X[:1], q_offset=2))
+
+
+def test_made_on_another_device():
+    block = at.SelfAttentionBlock(12, 2, positions="sinusoidal", device="meta")
+    alibi = at.MultiHeadAttention(12, 2, positions="alibi", sinks=True, device="meta")
+    for module in (block, alibi):
+        tensors = [*module.parameters(), *module.buffers()]
+        assert all(x.is_meta for x in tensors)
+        assert module(X.to("meta", torch.float32)).shape == X.shape
+
+
+def test_an_ensemble_by_vmap():
+    modules = [
+        at.SelfAttentionBlock(12, 2, causal=True, positions="rotary", **DOUBLE) for _ in range(3)
+    ]
+    state = torch.func.stack_module_state(modules)
+
+    def call(parameters, buffers):
+        return torch.func.functional_call(modules[0], (parameters, buffers), (X,)).sin().sum()
+
+    losses = torch.func.vmap(call)(*state)
+    torch.testing.assert_close(losses, torch.stack([module(X).sin().sum() for module in modules]))
+    grads = torch.func.vmap(torch.func.grad(call))(*state)
+    for i, module in enumerate(modules):
+        expected = torch.autograd.grad(module(X).sin().sum(), list(module.parameters()))
+        for name, grad in zip((x for x, _ in module.named_parameters()), expected):
+            torch.testing.assert_close(grads[name][i], grad)
+
+
+def test_a_block_learns_to_copy():
+    """To say again what stood one place before, from few steps."""
     torch.manual_seed(0)
-    embed = nn.Embedding(8, 16)
-    blocks = nn.ModuleList(
-        at.SelfAttentionBlock(16, 2, causal=True, positions="rotary") for _ in range(2)
-    )
-    head = nn.Linear(16, 8)
-    parameters = [*embed.parameters(), *blocks.parameters(), *head.parameters()]
+    embed, head = nn.Embedding(4, 16), nn.Linear(16, 4)
+    block = at.SelfAttentionBlock(16, 1, causal=True, positions="rotary")
+    parameters = [*embed.parameters(), *block.parameters(), *head.parameters()]
     optimiser = torch.optim.Adam(parameters, lr=1e-2)
-    for _ in range(150):
-        tokens = torch.randint(8, (16, 12))
-        x = embed(tokens)
-        for block in blocks:
-            x = block(x)
-        loss = nn.functional.cross_entropy(head(x)[:, 1:].flatten(0, 1), tokens[:, :-1].flatten())
+    losses = []
+    for _ in range(60):
+        tokens = torch.randint(4, (16, 8))
+        logits = head(block(embed(tokens)))[:, 1:]
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, :-1].flatten())
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert loss.item() < 0.1
+        losses.append(loss.item())
+    assert losses[0] > 1
+    assert losses[-1] < 0.1

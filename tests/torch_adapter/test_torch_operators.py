@@ -143,6 +143,7 @@ def everything(q, k, v, seed):
     return (*merged, *pair, p, pooled, like_torch, stats.entropy, keep.double())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compile_everything_to_machine_code():
     compiled = torch.compile(everything, fullgraph=True, dynamic=True)

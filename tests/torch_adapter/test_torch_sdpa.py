@@ -213,6 +213,16 @@ def test_override_ends_and_may_be_repeated(inputs, monkeypatch):
     assert len(calls) == 2
 
 
+def test_overrides_within_each_other(inputs, monkeypatch):
+    calls = count(monkeypatch)
+    outer, inner = at.override_sdpa(), at.override_sdpa()
+    outer.remove()
+    torch_sdpa(*inputs)
+    inner.remove()
+    torch_sdpa(*inputs)
+    assert len(calls) == 1
+
+
 def test_override_warns_of_nothing(run_python):
     run_python("import warnings; warnings.simplefilter('error')\n"
                "import attnext.torch; attnext.torch.override_sdpa()")  # fmt: skip

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..attention import attention
+from ..options import integers
 from ..positions import alibi_slopes, rotary
 from .parts import (
     drawn,
@@ -175,7 +176,9 @@ class MultiHeadAttention(nn.Module):
         self.sinks = nn.Parameter(learned.clone()) if sinks else None
         self.sinusoids: nn.Module | None = None
         if self.positions == "sinusoidal":
-            self.sinusoids = SinusoidalPositions(self.embed_dim, max_seqlen)
+            self.sinusoids = SinusoidalPositions(
+                self.embed_dim, max_seqlen, device=factory["device"]
+            )
             if self.key_dim != self.embed_dim:
                 raise ValueError(
                     "MultiHeadAttention: key_dim must be embed_dim for sinusoidal positions, "
@@ -204,8 +207,8 @@ class MultiHeadAttention(nn.Module):
         *,
         mask: torch.Tensor | None = None,
         bias: torch.Tensor | None = None,
-        q_lengths: torch.Tensor | None = None,
-        kv_lengths: torch.Tensor | None = None,
+        q_lengths: Any = None,
+        kv_lengths: Any = None,
         q_offset: Any = None,
         return_weights: bool = False,
         rows: Any = None,
@@ -251,6 +254,12 @@ class MultiHeadAttention(nn.Module):
             "query": (query, self.embed_dim), "key": (key, self.key_dim),
             "value": (value, self.value_dim),
         })  # fmt: skip
+        q_lengths, kv_lengths = (
+            integers("MultiHeadAttention", name, lengths, query)
+            for name, lengths in (("q_lengths", q_lengths), ("kv_lengths", kv_lengths))
+        )
+        if q_offset is not None and not isinstance(q_offset, int):
+            q_offset = integers("MultiHeadAttention", "q_offset", q_offset, query)
         if is_self:
             lengths = q_lengths if kv_lengths is None else kv_lengths
             q_lengths = lengths if q_lengths is None else q_lengths

@@ -20,6 +20,8 @@ class SinusoidalPositions(nn.Module):
         Of the vectors.
     max_seqlen : int
         How many positions there are.
+    device : optional
+        Of their vectors.
 
     Raises
     ------
@@ -35,10 +37,11 @@ class SinusoidalPositions(nn.Module):
 
     table: torch.Tensor
 
-    def __init__(self, dim: int, max_seqlen: int = 4096) -> None:
+    def __init__(self, dim: int, max_seqlen: int = 4096, *, device: Any = None) -> None:
         super().__init__()
         require_positive("SinusoidalPositions", dim=dim, max_seqlen=max_seqlen)
-        self.register_buffer("table", sinusoidal_positions(max_seqlen, dim), persistent=False)
+        table = sinusoidal_positions(max_seqlen, dim, device=device)
+        self.register_buffer("table", table, persistent=False)
 
     def forward(self, x: torch.Tensor, *, offset: Any = 0) -> torch.Tensor:
         """Add to each vector that of its position.
