@@ -190,3 +190,39 @@ except ImportError as error:
 else:
     raise AssertionError("imported")
 """)
+
+
+class States(torch.nn.Module):
+    """A model of transformers, from arrays to an array."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens, mask):
+        return self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
+
+
+@pytest.mark.filterwarnings("ignore:.*The axis name")
+def test_an_encoder_of_transformers():
+    transformers = pytest.importorskip("transformers")
+    from attnext import hf
+
+    hf.register()
+    config = transformers.BertConfig(
+        vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, attn_implementation="attnext",
+    )  # fmt: skip
+    module = States(transformers.BertModel(config)).eval()
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=99)}
+
+    def padded(batch, length):
+        mask = (torch.arange(length) < length - torch.arange(batch)[:, None]).long()
+        return [torch.randint(1, 60, (batch, length)) * mask, mask]
+
+    model = export(module, padded(2, 5), dynamic_shapes=(sizes, sizes))
+    for inputs in (padded(2, 5), padded(4, 9)):  # onnx.reference fails at the embeddings of BERT
+        is_real = inputs[1].bool().numpy()
+        found, expected = run_onnxruntime(model, inputs), module(*inputs).detach().numpy()
+        np.testing.assert_allclose(found[is_real], expected[is_real], rtol=1e-5, atol=1e-5)
+    assert [node.op_type for node in model.graph.node].count("Attention") == 2
