@@ -57,7 +57,7 @@ def test_stats():
     expected = attnext.attention_stats(q, k, causal=True)
     assert ours._fields == expected._fields
     assert all(map(same, ours, expected))
-    with pytest.raises(ValueError, match="cannot be differentiated"):
+    with pytest.raises(ValueError, match=r"cannot be differentiated|do not support JVP"):
         jax.grad(lambda q: attnext_jax.attention_stats(q, k).entropy.sum())(q)
 
 

@@ -60,6 +60,8 @@ def call(
 
         callback = Callback(name, tuple(attributes.items()), tuple(inputs), tuple(results))
         made = jax.pure_callback(callback, shapes, *inputs.values(), vmap_method="expand_dims")
+        # A callback's results count as the same on all devices, whatever they are declared as.
+        made = [_differ(x, tuple(_varying_axes(inputs["q"]) - _varying_axes(x))) for x in made]
     return dict(zip(results, made, strict=True))
 
 
@@ -70,10 +72,7 @@ def spread(arrays: Arrays) -> dict[str, Any]:
     """
     varying = {name: _varying_axes(x) for name, x in arrays.items()}
     every = frozenset[Any]().union(*varying.values())
-    return {
-        name: x if varying[name] == every else _differ(x, tuple(every - varying[name]))
-        for name, x in arrays.items()
-    }
+    return {name: _differ(x, tuple(every - varying[name])) for name, x in arrays.items()}
 
 
 # JAX calls the axes along which a value differs `vma`, since 0.10 a part of `manual_axis_type`.
@@ -98,6 +97,8 @@ def _manual_kind(x: Any) -> dict[str, Any]:
 
 
 def _differ(x: Any, axes: tuple[Any, ...]) -> Any:
+    if not axes:
+        return x
     if hasattr(jax.lax, "pcast"):
         return jax.lax.pcast(x, axes, to="varying")
     return jax.lax.pvary(x, axes)
