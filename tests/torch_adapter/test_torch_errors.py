@@ -28,7 +28,7 @@ OPTIONS = [
     ({"q_offset": torch.zeros(3, dtype=torch.int64)}, ValueError, "q_offset must have shape"),
     ({"window": 3}, ValueError, "window must be a pair (left, right), found 3"),
     ({"window": (1, 2, 3)}, ValueError, "window must be a pair"),
-    ({"window": (1.5, 2)}, TypeError, "each side of window must be an integer, found float"),
+    ({"window": (1.5, 2)}, TypeError, "each side of window must be an integer, found 1.5"),
     ({"window": (-2, 2)}, ValueError, "each side of window must be at least 0"),
     ({"softcap": -1.0}, ValueError, "softcap must be finite and at least 0"),
     ({"softcap": "high"}, TypeError, "softcap must be a number, found str"),
@@ -46,7 +46,7 @@ OPTIONS = [
     ({"dropout": "half"}, TypeError, "dropout must be a number, found str"),
     ({"seed": -1}, ValueError, "seed must be in [0, 2**64), found -1"),
     ({"seed": 2**64}, ValueError, "seed must be in [0, 2**64)"),
-    ({"seed": 0.5}, TypeError, "seed must be an integer, found float"),
+    ({"seed": 0.5}, TypeError, "seed must be an integer, found 0.5"),
     ({"seed": torch.zeros(2, dtype=torch.int64)}, TypeError, "seed must be an int or a 0-d int64"),
     ({"kv_lengths": [3, 9]}, ValueError, "kv_lengths must be in [0, seqlen_k 7], found 9"),
     ({"kv_lengths": [3]}, ValueError, "kv_lengths must have shape (batch,)"),
@@ -371,6 +371,15 @@ MODULES = [
 @pytest.mark.parametrize(("call", "error", "message"), MODULES, ids=range(len(MODULES)))
 def test_modules(call, error, message):
     complain(call, error, message)
+
+
+def test_numpy_numbers_are_taken():
+    options = {"window": np.array([2, 0]).tolist(), "dropout": np.float32(0.5), "softcap": 2}
+    expected = at.attention(Q, K, V, seed=3, causal=True, **options)
+    options["window"] = tuple(np.array([2, 0]))
+    assert torch.equal(
+        at.attention(Q, K, V, seed=np.uint64(3), causal=np.bool_(True), **options), expected
+    )
 
 
 def test_numpy_options_are_taken():

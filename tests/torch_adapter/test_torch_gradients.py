@@ -197,6 +197,24 @@ def test_merge():
     assert gradcheck(merged, inputs)
 
 
+def test_merge_can_be_differentiated_twice():
+    outs = [floats(2, 4, 5, 3, seed=i).requires_grad_() for i in range(2)]
+    lses = [floats(2, 4, 5, seed=i).requires_grad_() for i in range(2)]
+    with torch.no_grad():
+        lses[0][0] = lses[1][:, 1] = -torch.inf
+
+    def merged(*inputs):
+        out, lse = attnext.torch.merge_attention(inputs[:2], inputs[2:])
+        return out, torch.where(lse.isfinite(), lse, 0.0)
+
+    loss = sum(x.sin().sum() for x in merged(*outs, *lses))
+    first = torch.autograd.grad(loss, (*outs, *lses), create_graph=True)
+    second = torch.autograd.grad(sum(x.sin().sum() for x in first), (*outs, *lses))
+    assert all(x.isfinite().all() for x in (*first, *second))
+    finite = [floats(2, 4, 5, seed=i).requires_grad_() for i in range(2)]
+    assert torch.autograd.gradgradcheck(merged, (*outs, *finite))
+
+
 def test_merge_with_what_saw_nothing():
     q, k, v = arrays()
     nothing = by_operator(q, k, v, kv_lengths=[0, 0])
@@ -226,13 +244,17 @@ WEIGHTS = {
     "options": ({"window": (2, 1), "sinks": floats(4), "softcap": 1.0}, None),
     "bshd": ({"layout": "bshd"}, [0]),
     "packed": ({**PACKED, "causal": True}, [3, 0]),
+    "packed_int32": (
+        {**PACKED, "cu_seqlens_k": torch.tensor([0, 0, 9], dtype=torch.int32)},
+        torch.tensor([5, 0], dtype=torch.int32),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_weights(name):
     options, rows = WEIGHTS[name]
-    q, k, _ = packed() if name == "packed" else arrays()
+    q, k, _ = packed() if "packed" in name else arrays()
     if name == "bshd":
         q, k = (x.detach().transpose(1, 2).requires_grad_() for x in (q, k))
     p = attnext.torch.attention_weights(q, k, rows=rows, **options)

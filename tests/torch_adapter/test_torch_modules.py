@@ -450,6 +450,16 @@ def test_an_ensemble_by_vmap():
             torch.testing.assert_close(grads[name][i], grad)
 
 
+@pytest.fixture
+def _one_thread_of_torch():
+    """For tensors so small, more would only wait for each other."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(count)
+
+
+@pytest.mark.usefixtures("_one_thread_of_torch")
 def test_a_block_learns_to_copy():
     """To say again what stood one place before, from few steps."""
     torch.manual_seed(0)

@@ -109,13 +109,9 @@ def attention(
     if out is None:
         out, lse = attention_op(q, k, v, *options)
     else:
-        _require_no_gradient(out=out, q=q, k=k, v=v, **_differentiable(options))
+        _require_no_gradient(out=out, q=q, k=k, v=v, **op_options.differentiable(options))
         lse = _attention_into(q, k, v, *options, out)
     return (out, lse) if return_lse else out
-
-
-def _differentiable(options: op_options.OpOptions) -> dict[str, Any]:
-    return dict(zip(options._fields, options[:NUM_DIFFERENTIABLE]))
 
 
 def _require_no_gradient(**tensors: Any) -> None:

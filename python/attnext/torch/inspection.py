@@ -233,7 +233,7 @@ def _identity(k: torch.Tensor, num_keys: Any, o: op_options.OpOptions) -> torch.
     """Values of which key j of each sequence has the j-th unit vector, for each of k's heads."""
     if o.layout == "thd":
         assert o.cu_seqlens_k is not None
-        begins = o.cu_seqlens_k.to(k.device)
+        begins = o.cu_seqlens_k.to(k.device, torch.int64)
         places = torch.arange(k.shape[0], device=k.device)
         sequences = torch.searchsorted(begins, places, right=True) - 1
         axis = torch.arange(num_keys, device=k.device)
@@ -289,7 +289,7 @@ def _merge_differentiate(ctx: Any, dout: Any, dlse: Any) -> Any:
     swaps = ctx.layout != "bhsd" and out.dim() > 2
     douts, dlses = [], []
     for out_i, lse_i in zip(outs, lses):
-        weight = torch.where(lse_i == -torch.inf, 0, torch.exp(lse_i - lse))
+        weight = torch.exp(torch.where(lse_i == -torch.inf, -torch.inf, lse_i - lse))
         rows = weight.transpose(-1, -2) if swaps else weight
         douts.append((rows[..., None] * dout).to(out_i.dtype))
         change = (dout.to(lse.dtype) * (out_i - out).to(lse.dtype)).sum(-1)

@@ -12,7 +12,7 @@ from ..backends import backends
 #: The operators live as long as the process: torch.ops.attnext.
 LIBRARY = torch.library.Library("attnext", "DEF")
 
-#: Devices a kernel is registered for; of those, `require_backend` lets pass what can compute.
+#: Devices a kernel is registered for; of those, `require_tensors` lets pass what can compute.
 DEVICES = ("CPU", "CUDA")
 
 

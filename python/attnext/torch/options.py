@@ -6,8 +6,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 
+from ..arguments import integer
 from ..attention import AdditiveScore
 from ..attention import attention as array_attention
 from ..options import DEFAULTS
@@ -23,7 +25,11 @@ SCHEMA = (
     "float dropout, str layout, str? backend"
 )
 
-NUM_DIFFERENTIABLE = 6
+#: The options that have a gradient, in the words of a call.
+DIFFERENTIABLE = (
+    "bias", "alibi_slopes", "sinks", "scale", "AdditiveScore.weight", "AdditiveScore.bias"
+)  # fmt: skip
+NUM_DIFFERENTIABLE = len(DIFFERENTIABLE)
 NUM_TENSORS = 14
 
 _INTEGERS = ("q_offset", "q_lengths", "kv_lengths", "cu_seqlens_q", "cu_seqlens_k", "block_table")
@@ -119,6 +125,11 @@ def decode(given: tuple[Any, ...]) -> dict[str, Any]:
     }
 
 
+def differentiable(options: OpOptions) -> dict[str, Any]:
+    """The options that have a gradient, by name."""
+    return dict(zip(DIFFERENTIABLE, options))
+
+
 def detached(value: Any) -> Any:
     """A tensor without its gradient, which the operator takes care of; all else as it is."""
     is_tracked = isinstance(value, torch.Tensor) and value.requires_grad
@@ -170,10 +181,8 @@ def _read_window(function: str, window: Any) -> tuple[int, int]:
     if not isinstance(window, tuple | list) or len(window) != 2:
         raise ValueError(f"{function}: window must be a pair (left, right), found {window!r}")
     left, right = (-1 if side is None else side for side in window)
+    left, right = (_integer(function, "each side of window", side) for side in (left, right))
     for side in (left, right):
-        if not isinstance(side, int):
-            found = type(side).__name__
-            raise TypeError(f"{function}: each side of window must be an integer, found {found}")
         if side < -1:
             raise ValueError(
                 f"{function}: each side of window must be at least 0, or -1 for open, found {side}"
@@ -182,8 +191,8 @@ def _read_window(function: str, window: Any) -> tuple[int, int]:
 
 
 def _read_causal(function: str, causal: Any) -> str:
-    if isinstance(causal, bool):
-        return _CAUSAL[causal]
+    if isinstance(causal, bool | np.bool_):
+        return _CAUSAL[bool(causal)]
     if causal in ("bottom_right", "top_left"):
         return str(causal)
     raise ValueError(
@@ -200,12 +209,16 @@ def read_seed(function: str, seed: Any) -> torch.Tensor | None:
             found = f"{seed.dtype} of shape {tuple(seed.shape)}"
             raise TypeError(f"{function}: seed must be an int or a 0-d int64 tensor, found {found}")
         return seed
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise TypeError(f"{function}: seed must be an integer, found {type(seed).__name__}")
+    seed = _integer(function, "seed", seed)
     if not 0 <= seed < 2**64:
         raise ValueError(f"{function}: seed must be in [0, 2**64), found {seed}")
     bits = seed if seed < 2**63 else seed - 2**64
     return torch.full((), bits, dtype=torch.int64, device="cpu")
+
+
+def _integer(function: str, name: str, value: Any) -> int:
+    # Plain ones first: a compiled graph cannot look into the other function.
+    return value if isinstance(value, int) else integer(function, name, value)
 
 
 def number(function: str, name: str, value: Any) -> float:
