@@ -15,12 +15,13 @@ before; the result is the one of all words at once.
 import logging
 from collections import Counter
 
-import attnext
 import jieba
 import matplotlib.pyplot as plt
 import numpy as np
 import stage
 from sklearn.datasets import load_digits
+
+import attnext
 
 EMBEDDED, HIDDEN, LONGEST, BATCH, SIDE = 32, 64, 64, 64, 4
 SHOWN = {  # reviews that are never trained on
@@ -151,7 +152,7 @@ def draw(model, shown, pictures, weights):
     """Two reviews as they are read, and where ten digits are looked at."""
     stage.write_chinese()
     gloss = dict(pair.replace("_", " ").split("=") for pair in GLOSSES.split())
-    figure = plt.figure(figsize=(13, 7.4), layout="constrained")
+    figure = plt.figure(figsize=(13, 7), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(2.4, 1))
     upper.suptitle("Sequential: the weights of words, and the belief so far", x=0.01, ha="left")
     shares = {"width_ratios": [len(words) for words, _ in shown], "sharex": "col", "sharey": "row"}

