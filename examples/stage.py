@@ -128,6 +128,18 @@ def bars(axes: Any, labels: list[str], values: Any, title: str, colours: Any = S
     axes.set_title(title)
 
 
+def rankings(axes: Any, found: dict[str, Any], answers: dict[str, Any], title: str) -> None:
+    """Bars of what was found, (name, value) for each question; right answers stand out."""
+    labels, values, colours = [], [], []
+    for question, best in found.items():
+        axes.text(0.01, len(labels), f"“{question}”", color=FAINT, va="center")
+        names, scores = zip(*best)
+        labels += ["", *names]  # a bar of no length leaves room for the question
+        values += [0, *scores]
+        colours += [LINE, *(ACCENT if name in answers[question] else LINE for name in names)]
+    bars(axes, labels, values, title, colours)
+
+
 def write_chinese() -> None:
     """Lets pictures have Chinese characters, from the fonts that the package mplfonts carries."""
     folder = Path(str(find_spec("mplfonts").origin)).parent / "fonts"

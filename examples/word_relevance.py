@@ -169,11 +169,9 @@ def main():
     held = np.random.default_rng(0).random(len(text)) < 0.1
     words = [word for word, _ in Counter(itertools.chain(*text)).most_common(size)]
     index = {word: i for i, word in enumerate(words)}
-    counts, unseen = (
-        count_near((clause for clause, is_held in zip(text, held) if is_held == part), index)
-        for part in (False, True)
-    )
-    stage.say(f"{len(text):,} clauses, {size:,} words, {counts.data.sum():,.0f} near pairs\n")
+    parts = ([c for c, is_held in zip(text, held) if is_held == part] for part in (False, True))
+    counts, unseen = (count_near(part, index) for part in parts)
+    stage.say(f"{len(text):,} clauses, {size:,} words, {counts.data.sum():,.0f} near pairs")
     totals = np.bincount(counts.row, counts.data, size) + 1
     frequency = totals / totals.sum()
     x, log_frequency = word_vectors(counts, totals), np.log(frequency).astype(np.float32)
