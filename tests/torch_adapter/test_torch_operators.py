@@ -350,6 +350,48 @@ def test_func_refuses_second_derivatives():
         grad(lambda q: grad(loss)(q).sum())(q)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_forward_mode_is_refused():
+    q, k, v = (x.detach() for x in arrays())
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(q, q)
+        assert torch.equal(
+            attnext.torch.attention(q, k, v), attnext.torch.attention(q.clone(), k, v)
+        )
+        with pytest.raises(NotImplementedError, match=r"^attention: forward-mode derivatives"):
+            attnext.torch.attention(dual, k, v)
+    with pytest.raises(NotImplementedError, match="jvp"):
+        torch.func.jvp(lambda q: attnext.torch.attention(q, k, v), (q,), (q,))
+
+
+def test_compiled_vmap():
+    def call(q, k, v):
+        return vmap(lambda q: attnext.torch.attention(q, k[0], v[0], causal=True))(q)
+
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(*BATCHED), call(*BATCHED))
+
+
+def test_vmap_over_no_samples():
+    q, k, v = (x[:0] for x in BATCHED)
+    assert vmap(attnext.torch.attention)(q, k, v).shape == (0, 2, 4, 5, 3)
+    with pytest.raises(ValueError, match=r"^rotary: vmap must have at least one sample"):
+        vmap(attnext.torch.rotary)(q)
+
+
+def test_stats_inside_func_grad():
+    q, k, v = (x.detach() for x in arrays())
+
+    def loss(q):
+        stats = attnext.torch.attention_stats(q, k)
+        return attnext.torch.attention(q, k, v).sum() * stats.entropy.sum(), stats
+
+    found, stats = grad(loss, has_aux=True)(q)
+    q.requires_grad_()
+    (expected,) = torch.autograd.grad(attnext.torch.attention(q, k, v).sum(), q)
+    torch.testing.assert_close(found, expected * stats.entropy.sum())
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast(dtype):
     q, k, v = (x.detach().float().requires_grad_() for x in arrays())

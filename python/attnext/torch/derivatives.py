@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .vmap import Rule, one_by_one
@@ -24,10 +25,14 @@ def differentiable(
     function = _as_function(operator, backward, setup_context, rule)
 
     def call(*arguments: Any) -> Any:
-        # torch.func differentiates no operator that is registered, only Functions.
-        if torch._C._are_functorch_transforms_active():
+        # torch.func differentiates no operator that is registered, only Functions, and compiles
+        # no such Function.
+        is_transformed = torch._C._are_functorch_transforms_active()
+        if is_transformed and not torch.compiler.is_compiling():
             leaves, spec = tree_flatten(arguments)
             return function.apply(*leaves, spec)
+        if forward_ad._current_level >= 0:
+            _refuse_tangents(operator, arguments)
         return operator(*arguments)
 
     return call
@@ -84,6 +89,16 @@ def _as_function(
         (torch.autograd.Function,),
         {name: staticmethod(member) for name, member in members.items()},
     )
+
+
+def _refuse_tangents(operator: Any, arguments: tuple[Any, ...]) -> None:
+    # Torch would drop them without a word.
+    for leaf in tree_flatten(arguments)[0]:
+        if isinstance(leaf, torch.Tensor) and forward_ad.unpack_dual(leaf).tangent is not None:
+            name = operator.name().split("::")[1]
+            raise NotImplementedError(
+                f"{name}: forward-mode derivatives are not there; use backward or torch.func.vjp"
+            )
 
 
 def _nested(leaves: tuple[Any, ...]) -> Any:

@@ -17,6 +17,9 @@ def one_by_one(operator: Any) -> Rule:
     """Right for every argument, since a sample sees what a call of its own would."""
 
     def rule(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        if info.batch_size == 0:
+            name = operator.name().split("::")[1]
+            raise ValueError(f"{name}: vmap must have at least one sample, found none")
         results = [
             operator(*(_sample(x, dim, i) for x, dim in zip(arguments, in_dims)))
             for i in range(info.batch_size)
@@ -69,7 +72,8 @@ class _Fold:
 
     def __init__(self, size: int, q: torch.Tensor, dim: int | None) -> None:
         self.size = size
-        self.rank = q.dim() - (dim is not None)
+        shape = q.shape if dim is None else q.movedim(dim, 0).shape[1:]
+        self.rank, self.batch = len(shape), shape[0]
 
     def layout(self, layout: str) -> str:
         # An axis for heads is put before the sequence where there is none.
@@ -84,7 +88,7 @@ class _Fold:
     def undo(self, x: torch.Tensor) -> torch.Tensor:
         if self.rank == 2:
             return x.squeeze(1)
-        return x.unflatten(0, (self.size, -1)) if self.rank == 4 else x
+        return x.unflatten(0, (self.size, self.batch)) if self.rank == 4 else x
 
 
 def _is_foldable(in_dims: Any, o: OpOptions) -> bool:
