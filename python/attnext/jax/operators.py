@@ -20,6 +20,9 @@ Arrays = dict[str, Any]
 
 def attend(static: Static, arrays: Arrays) -> tuple[Any, Any]:
     """(out, lse), both differentiable, of arrays with four axes."""
+    if any(isinstance(x, jax.core.Tracer) for x in arrays.values()):
+        return _attend(static, arrays)  # type: ignore[no-any-return]
+    # Outside of any transform JAX would trace the operator anew for each call.
     return _attend_compiled(static, arrays)  # type: ignore[no-any-return]
 
 
@@ -28,7 +31,7 @@ def _attend(static: Static, arrays: Arrays) -> tuple[Any, Any]:
     return _forward(static, arrays, arrays["q"].dtype)
 
 
-_attend_compiled = jax.jit(_attend, static_argnums=0, inline=True)
+_attend_compiled = jax.jit(_attend, static_argnums=0)
 
 
 def _forward(static: Static, arrays: Arrays, dtype: Any) -> tuple[Any, Any]:

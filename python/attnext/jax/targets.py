@@ -22,6 +22,7 @@ Arrays = Mapping[str, Any]
 def has_foreign_functions() -> bool:
     """Whether XLA calls the kernels itself; where it cannot, a warning says so, once."""
     try:
+        jax.local_devices(backend="cpu")  # before there are any, JAX does not say what it refuses
         library = ctypes.CDLL(_library_path())
         for name in PASSES:
             handler = jax.ffi.pycapsule(getattr(library, f"attnext_jax_{name}"))
