@@ -1,4 +1,7 @@
-"""How is docs/gallery.md made? By running every example and quoting what it states and draws."""
+"""How is docs/gallery.md made? By running every example and quoting what it states and draws.
+
+Results and pictures lie in docs/gallery; naming some examples runs only those again.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import argparse
 import ast
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +37,7 @@ def run(path: Path, picture: Path, size: str) -> list[str]:
     return [line for line in done.stdout.splitlines() if line[:1] in ("✓", "·")]
 
 
-def section(path: Path, results: Sequence[str]) -> str:
+def section(path: Path, results: list[str]) -> str:
     """An example's part of the page: its title, picture, results, command and what it proves."""
     document = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     title, _, text = document.partition("\n")
@@ -56,18 +58,22 @@ python examples/{path.name}
 
 
 def main() -> None:
-    """Run the examples, all or those named, and write the page."""
+    """Run the examples, all or those named, and write the page of all that were ever run."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="which to run again; default: all")
     parser.add_argument("--size", choices=("full", "small"), default="full")
     parser.add_argument("--output", type=Path, default=ROOT / "docs", metavar="FOLDER")
     options = parser.parse_args()
-    pictures = options.output / FOLDER
-    pictures.mkdir(parents=True, exist_ok=True)
-    parts = [HEAD]
+    folder, parts = options.output / FOLDER, [HEAD]
+    folder.mkdir(parents=True, exist_ok=True)
     for path in examples():
-        print(path.name, flush=True)
-        results = run(path, pictures / f"{path.stem}.png", options.size)
-        parts.append(section(path, results))
+        results = folder / f"{path.stem}.txt"
+        if not options.names or path.stem in options.names:
+            print(path.name, flush=True)
+            lines = run(path, folder / f"{path.stem}.png", options.size)
+            results.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if results.exists():
+            parts.append(section(path, results.read_text(encoding="utf-8").splitlines()))
     (options.output / "gallery.md").write_text("".join(parts), encoding="utf-8")
 
 
