@@ -88,7 +88,8 @@ def attention(
     Notes
     -----
     ``torch.ops.attnext.attention`` below: it compiles without graph breaks, exports, and takes
-    part in vmap and autocast (which casts q, k and v). Gradients of gradients are refused.
+    part in vmap, torch.func and autocast (which casts q, k and v). Gradients of gradients and
+    forward-mode derivatives are refused; of torch.func, only vmap compiles.
 
     Examples
     --------
