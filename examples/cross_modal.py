@@ -127,12 +127,13 @@ def draw(model, album, among):
             axes.set_title(f"“{name}” looks here", color=stage.ACCENT)
         row[4].set_title("a digit's region looks at", color=stage.SECOND)
         for p, (top, left) in zip(p_regions[i][own_regions(places[i])], places[i]):
-            row[4].text(left, top - 0.4, f"{names[p.argmax()]} {p.max():.2f}", color=stage.SECOND)
+            text, paper = f"{names[p.argmax()]} {p.max():.2f}", {"fc": "white", "lw": 0, "pad": 1.5}
+            row[4].text(left, top + 7, text, color=stage.SECOND, bbox=paper, zorder=9)
             corner = (left - 0.5, top - 0.5)
             row[4].add_patch(plt.Rectangle(corner, DIGIT, DIGIT, fill=False, color=stage.SECOND))
         for axes in row:
             axes.imshow(np.zeros((SIDE, SIDE)), cmap="gray", alpha=pictures[i].numpy())
-            axes.set(xlim=(-0.5, SIDE - 0.5), ylim=(SIDE - 0.5, -2), xticks=[], yticks=[])
+            axes.set(xlim=(-0.5, SIDE - 0.5), ylim=(SIDE - 0.5, -0.5), xticks=[], yticks=[])
     return figure
 
 
