@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 
-CHECKS = Path(__file__).with_name("check_layers.py")
+CHECKS = ("check_equality.py", "check_behaviour.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["numpy", "jax", "torch", "tensorflow"])
 def test_layers(backend):
     for package in ("keras", backend):  # importing Keras here would choose one back end for good
         if find_spec(package) is None:
             pytest.skip(f"could not import {package!r}")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CHECKS)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *CHECKS],
         env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        cwd=CHECKS.parent,
+        cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         timeout=900,
