@@ -64,6 +64,9 @@ def main() -> None:
     parser.add_argument("--size", choices=("full", "small"), default="full")
     parser.add_argument("--output", type=Path, default=ROOT / "docs", metavar="FOLDER")
     options = parser.parse_args()
+    unknown = set(options.names) - {path.stem for path in examples()}
+    if unknown:
+        parser.error(f"no example is called {', '.join(sorted(unknown))}")
     folder, parts = options.output / FOLDER, [HEAD]
     folder.mkdir(parents=True, exist_ok=True)
     for path in examples():
