@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "attention/device_params.h"
 #include "attention/params.h"
 
 namespace attnext::cuda {
@@ -77,23 +78,9 @@ class Launch {
   std::vector<void*> taken_;
 };
 
-// Partial results over disjoint keys: see attnext_merge.
-struct MergeParams {
-  const TensorView* outs;  // [count], each [batch, num_heads_q, seqlen_q, head_dim_v]; the array
-                           // itself is on the device
-  const TensorView* lses;  // [count], each [batch, num_heads_q, seqlen_q]
-  int64_t count;
-  TensorView out, lse;  // lse may be absent
-};
-
-// Which pairs dropout keeps: keep[row * shape[3] + key], row counting (batch, head, query).
-struct KeepMaskParams {
-  int64_t shape[4];  // [batch, num_heads_q, seqlen_q, seqlen_k]
-  double probability;
-  uint64_t seed;
-  uint32_t stream;
-  uint8_t* keep;
-};
+// Of the arrays they hold, `outs` and `lses` of a merge are on the device too.
+using attnext::KeepMaskParams;
+using attnext::MergeParams;
 
 // The last step of a small option's gradient: parts [batch, num_heads, columns] are added in index
 // order over the axes whose extent is 1, and rounded once into the float tensor behind `data`.
