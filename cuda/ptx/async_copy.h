@@ -7,7 +7,8 @@ namespace attnext {
 
 namespace ptx_detail {
 
-// What sm_75 does instead of cp.async: whole copies by registers, partial ones byte by byte into them.
+// What sm_75 does instead of cp.async: whole copies by registers, partial ones byte by byte into
+// them.
 template <class Word>
 PTX_FN void copy_now(uint32_t shared, const void* global, uint32_t source_bytes) {
   Word word{};

@@ -1,6 +1,7 @@
 // Which wrappers kernels may call, once for both sides: ptx/*.h here defines them as instructions,
-// tests/emulator/ptx/*.h with the same meaning on a CPU. Definitions are written with their qualified
-// name (`ptx::block_sync`), so one whose signature differs from this list does not compile.
+// tests/emulator/ptx/*.h with the same meaning on a CPU. Definitions are written with their
+// qualified name (`ptx::block_sync`), so one whose signature differs from this list does not
+// compile.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -34,7 +35,8 @@ PTX_FN T shuffle(T value, uint32_t source_lane PTX_AND_SITE);
 template <class T>
 PTX_FN T shuffle_xor(T value, uint32_t lane_mask PTX_AND_SITE);
 template <class T>
-PTX_FN T shuffle_down(T value, uint32_t delta PTX_AND_SITE);  // own value where there is no such lane
+PTX_FN T shuffle_down(T value,
+                      uint32_t delta PTX_AND_SITE);  // own value where there is no such lane
 template <class T>
 PTX_FN T shuffle_up(T value, uint32_t delta PTX_AND_SITE);
 PTX_FN uint32_t ballot(bool value PTX_AND_SITE);  // bit i: lane i's value
@@ -72,17 +74,17 @@ template <int kPending>
 PTX_FN void cp_async_wait(PTX_SITE);  // own groups; others see them after a barrier
 
 // ---- ptx/matrix.h: 8x8 matrices of 16-bit elements, and products of them; all 32 lanes ----
-// Lane 8 m + r names row r (16 bytes) of matrix m; lane l receives elements 2 (l % 4) and + 1 of row
-// l / 4 of matrix m in r[m]; trans: of the transposed matrix. For x2 the addresses of lanes 16 to 31
-// are not used, but must be valid.
+// Lane 8 m + r names row r (16 bytes) of matrix m; lane l receives elements 2 (l % 4) and + 1 of
+// row l / 4 of matrix m in r[m]; trans: of the transposed matrix. For x2 the addresses of lanes 16
+// to 31 are not used, but must be valid.
 PTX_FN void ldmatrix_x4(uint32_t (&r)[4], uint32_t row PTX_AND_SITE);
 PTX_FN void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t row PTX_AND_SITE);
 PTX_FN void ldmatrix_x2(uint32_t (&r)[2], uint32_t row PTX_AND_SITE);
 PTX_FN void ldmatrix_x2_trans(uint32_t (&r)[2], uint32_t row PTX_AND_SITE);
 PTX_FN void stmatrix_x4(uint32_t row, const uint32_t (&r)[4] PTX_AND_SITE);  // before sm_90: stores
 PTX_FN void stmatrix_x4_trans(uint32_t row, const uint32_t (&r)[4] PTX_AND_SITE);
-// d += a b. f16 runs everywhere; bf16 and tf32 from sm_80 on (sm_75 traps: do not dispatch it there).
-// With g = lane / 4, t = lane % 4:
+// d += a b. f16 runs everywhere; bf16 and tf32 from sm_80 on (sm_75 traps: do not dispatch it
+// there). With g = lane / 4, t = lane % 4:
 //   d: d[2 i + e] = D[g + 8 i][2 t + e]
 //   16-bit, k16: a[i + 2 j] = A[g + 8 i][8 j + 2 t + {0, 1}],  b[j] = B[8 j + 2 t + {0, 1}][g]
 //   f16, k8:     a[i] = A[g + 8 i][2 t + {0, 1}],              b = B[2 t + {0, 1}][g]
