@@ -87,3 +87,9 @@ else()
   endif()
 endif()
 message(STATUS "attnext: CUDA back end: ${attnext_cuda_build}")
+file(
+  CONFIGURE
+  OUTPUT "${PROJECT_BINARY_DIR}/generated/cuda_build.h"
+  CONTENT
+    "// What this build has of CUDA, for backends() and errors: made by cmake/cuda.cmake.\nconstexpr const char* kCudaBuild = \"${attnext_cuda_build}\";\n"
+  @ONLY)

@@ -9,11 +9,7 @@
 
 #include "api/guard.h"
 #include "cpu/parallel.h"
-
-// Said by the build: what the CUDA plug-in was made of, or why it was left out and the cure.
-#ifndef ATTNEXT_CUDA_BUILD
-#define ATTNEXT_CUDA_BUILD "left out: libattnext was not built by its own CMake files"
-#endif
+#include "cuda_build.h"
 
 namespace attnext::api {
 namespace {
@@ -56,7 +52,7 @@ Library open_cuda() {
   if (is_disabled != nullptr && *is_disabled != '\0' && std::string(is_disabled) != "0") {
     return {nullptr, std::string("ATTNEXT_DISABLE_CUDA=") + is_disabled + " is set"};
   }
-  return open_library("libattnext_cuda.so", ATTNEXT_CUDA_BUILD);
+  return open_library("libattnext_cuda.so", kCudaBuild);
 }
 
 Library open_emulated() {
