@@ -1,0 +1,207 @@
+// The forward pass of a block: a tile of query rows against all keys they see, or against one split
+// of them (FlashAttention-2, Dao 2023, arXiv:2307.08691).
+#pragma once
+
+#include "mma/load.cuh"
+#include "mma/store.cuh"
+#include "mma/tile_shape.h"
+
+namespace attnext::cuda::mma {
+
+struct ForwardArguments {
+  ForwardParams params;
+  bool q_has_chunks, k_has_chunks, v_has_chunks, out_has_pairs;
+  int64_t items;   // blocks for each (sequence, key head)
+  int64_t splits;  // of the longest sequence; 0: none is split
+  // What splits leave behind, [batch, num_heads_kv, splits, kFewRows]: a maximum to base 2 and a
+  // sum; and the o accumulated, [.., rows, head_dim_v], rows at most kFewRows.
+  float2* states;
+  float* partials;
+  int64_t partial_rows;
+};
+
+// A sequence of few rows and many keys is split, whatever else the batch holds.
+ATTNEXT_HD int64_t splits_of(const Mask& mask, int64_t num_rows) {
+  return num_rows > 0 && num_rows <= kFewRows && mask.seqlen_k > kSplitKeys
+             ? divide_up(mask.seqlen_k, kSplitKeys)
+             : 1;
+}
+
+template <class Shape>
+struct ForwardMemory {
+  using Layout = TileLayout<Shape::kHeadDim>;
+  static constexpr uint32_t kQ = 0, kK = Layout::bytes(Shape::kTileQ),
+                            kV = kK + Layout::bytes(Shape::kTileK),
+                            kNormsQ = kV + Layout::bytes(Shape::kTileK),
+                            kNormsK = kNormsQ + 4 * Shape::kTileQ,
+                            kBytes = kNormsK + 4 * Shape::kTileK;
+  static_assert(kBytes <= allowed_bytes(Shape::kHeadDim, kWidestSharedForward, Shape::kBudget), "a block must fit the architecture's memory");
+};
+
+// One block's part of the problem.
+struct ForwardItem {
+  bool is_there;
+  int64_t first_row;  // of the tile
+  Span keys;          // to look at: from the beginning of a tile on
+};
+
+template <class Shape>
+PTX_FN ForwardItem forward_item(const Group& g, int64_t index) {
+  const int64_t splits = splits_of(g.mask, g.num_rows);
+  const int64_t tiles = divide_up(rows_in_memory(g), Shape::kTileQ);
+  if (index >= (splits > 1 ? splits : tiles)) return {false, 0, {0, 0}};
+  // The last rows of a causal sequence have the most keys: first, so that the end is shared out.
+  const int64_t first = splits > 1 ? 0 : (tiles - 1 - index) * Shape::kTileQ;
+  if (first >= g.num_rows) return {true, first, {0, 0}};
+  const Span reachable =
+      reachable_keys(g.mask, queries_of(g, {first, min_of(first + Shape::kTileQ, g.num_rows)}));
+  const Span keys = {reachable.begin / Shape::kTileK * Shape::kTileK, reachable.end};
+  if (splits == 1) return {true, first, keys};
+  return {true,
+          first,
+          {max_of(keys.begin, index * kSplitKeys), min_of(keys.end, (index + 1) * kSplitKeys)}};
+}
+
+// A block on its way through the keys. It keeps little: what a group is gets read again for every
+// tile, as two fragments of rows at head_dim 128 leave few registers for anything but sums.
+template <class Element, class Shape>
+struct ForwardBlock {
+  using Memory = ForwardMemory<Shape>;
+  static constexpr int kRowFragments = Shape::kRowFragments, kTileK = Shape::kTileK,
+                       kHeadDim = Shape::kHeadDim;
+  using Scores = Accumulator<kRowFragments, kTileK / 8>;
+  using Sums = Accumulator<kRowFragments, kHeadDim / 8>;
+
+  const ForwardArguments& a;
+  int32_t sequence, head_kv;
+  int64_t first_row;  // of the group: the tile's first
+  bool is_scaled;     // scores are multiplied by their scale before the softmax
+  float scale[kRowFragments][2];  // to base 2
+
+  PTX_FN static int thread() { return static_cast<int>(ptx::thread_index().x); }
+  PTX_FN static int lane() { return static_cast<int>(ptx::lane_index()); }
+  // Of the tile: the warp's first.
+  PTX_FN static int warp_row() { return static_cast<int>(ptx::warp_index()) * Shape::kWarpRows; }
+  PTX_FN Group group() const { return group_of(a.params.problem, sequence, head_kv); }
+  PTX_FN bool has_cosine() const {
+    return Shape::kHasOptions && a.params.problem.score == Score::kCosine;
+  }
+
+  PTX_FN void load_queries() const {
+    const Problem& p = a.params.problem;
+    const Group g = group();
+    const int count = static_cast<int>(clamp_to(g.num_rows - first_row, 0, Shape::kTileQ));
+    load_rows<Shape::kThreads, Shape::kTileQ, kHeadDim>(
+        ptx::dyn_smem() + Memory::kQ, row_source(p.q, a.q_has_chunks), count, thread(),
+        [&](int i) { return row_offset(g, p.q, position_of(g, first_row + i)); });
+  }
+
+  PTX_FN void load_keys(const TensorView& t, bool has_chunks, uint32_t at, int64_t begin) const {
+    const Group g = group();
+    const int count = static_cast<int>(clamp_to(g.mask.seqlen_k - begin, 0, kTileK));
+    load_rows<Shape::kThreads, kTileK, kHeadDim>(
+        ptx::dyn_smem() + at, row_source(t, has_chunks), count, thread(),
+        [&](int i) { return key_offset(g, t, begin + i); });
+    ptx::cp_async_commit();
+  }
+
+  PTX_FN void invert_all_norms(bool is_first) const {
+    const uint32_t shared = ptx::dyn_smem();
+    if (is_first)
+      invert_norms<Element, Shape::kThreads, Shape::kTileQ, kHeadDim>(
+          shared + Memory::kQ, thread(), shared + Memory::kNormsQ);
+    invert_norms<Element, Shape::kThreads, kTileK, kHeadDim>(shared + Memory::kK, thread(),
+                                                            shared + Memory::kNormsK);
+  }
+
+  PTX_FN WarpTile tile_at(const Group& g, int64_t begin) const {
+    const int64_t first = first_row + warp_row();
+    const Span keys = {begin, begin + kTileK};
+    const Span rows = {first, min_of(first + Shape::kWarpRows, g.num_rows)};
+    const TileKind kind = rows.begin < rows.end ? classify_tile(g.mask, queries_of(g, rows), keys)
+                                                : TileKind::kSkip;
+    return {first, {begin, min_of(keys.end, g.mask.seqlen_k)}, kind, lane()};
+  }
+
+  // s: raw products in, weights out.
+  PTX_FN void soften_scores(TileKind kind, int64_t begin, Scores& s,
+                            RowState<kRowFragments>& state, Sums& o) const {
+    float factor[kRowFragments][2];
+#pragma unroll
+    for (int m = 0; m < kRowFragments; ++m)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) factor[m][half] = is_scaled ? 1.f : scale[m][half];
+    if constexpr (Shape::kHasOptions) {
+      const uint32_t shared = ptx::dyn_smem();
+      const Group g = group();
+      const WarpTile tile = tile_at(g, begin);
+      if (has_cosine())
+        normalise_scores(shared + Memory::kNormsQ, shared + Memory::kNormsK, warp_row(), lane(), s);
+      modify_scores(g, tile, is_scaled, scale, s);
+      soften(factor, s, state, o);
+      if (g.problem->dropout.probability > 0)
+        for_kept<kRowFragments, kTileK / 8>(g, tile, [&](int m, int j, int i, bool is_kept) {
+          if (!is_kept) s[m][j][i] = 0;
+        });
+    } else {
+      if (kind == TileKind::kPartial) {
+        const Group g = group();
+        mask_scores(g, tile_at(g, begin), s);
+      }
+      soften(factor, s, state, o);
+    }
+  }
+
+  // All keys of `keys`, a tile at a time. k and v have one buffer each: v is loaded while the scores
+  // are computed, the next k while they are used, so that a block takes half the memory of two
+  // stages and two blocks fit where one would.
+  PTX_FN void run(Span keys, RowState<kRowFragments>& state, Sums& o) const {
+    const Problem& p = a.params.problem;
+    if (keys.begin >= keys.end) return;
+    load_queries();
+    load_keys(p.k, a.k_has_chunks, Memory::kK, keys.begin);
+#pragma unroll 1
+    for (int64_t begin = keys.begin; begin < keys.end; begin += kTileK) {
+      ptx::cp_async_wait<0>();
+      ptx::block_sync();  // k is there, and nobody reads the last v any more
+      load_keys(p.v, a.v_has_chunks, Memory::kV, begin);
+      const TileKind kind = tile_at(group(), begin).kind;
+      Scores s;
+      clear(s);
+      if (kind != TileKind::kSkip)
+        multiply_rows<Element, kHeadDim>(ptx::dyn_smem() + Memory::kQ, warp_row(),
+                                         ptx::dyn_smem() + Memory::kK, lane(), s);
+      if (has_cosine()) invert_all_norms(begin == keys.begin);
+      ptx::cp_async_wait<0>();
+      ptx::block_sync();  // v is there, and nobody reads k any more
+      if (begin + kTileK < keys.end) load_keys(p.k, a.k_has_chunks, Memory::kK, begin + kTileK);
+      if (kind == TileKind::kSkip) continue;
+      soften_scores(kind, begin, s, state, o);
+      multiply_weights<Element>(s, ptx::dyn_smem() + Memory::kV, lane(), o);
+    }
+  }
+};
+
+template <class Element, class Shape>
+PTX_FN ForwardBlock<Element, Shape> forward_block(const ForwardArguments& a, const Group& g,
+                                                  int64_t first_row) {
+  using Block = ForwardBlock<Element, Shape>;
+  Block block{a,
+              static_cast<int32_t>(g.sequence),
+              static_cast<int32_t>(g.head_kv),
+              first_row,
+              Shape::kHasOptions && scales_scores(g),
+              {}};
+  const WarpTile tile = {first_row + Block::warp_row(), {0, 0}, TileKind::kSkip, Block::lane()};
+#pragma unroll
+  for (int m = 0; m < Shape::kRowFragments; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int64_t row = max_of(row_of(g, tile, m, half), 0);
+      block.scale[m][half] =
+          static_cast<float>(a.params.problem.scale[position_of(g, row).head] * kLog2E);
+    }
+  return block;
+}
+
+}  // namespace attnext::cuda::mma
