@@ -1,6 +1,7 @@
 // Which CUDA devices there are, and what they can do.
 #include "host/device.h"
 
+#include <cstdio>
 #include <mutex>
 #include <stdexcept>
 #include <vector>
@@ -37,6 +38,12 @@ int count_devices() {
   return count;
 }
 
+std::string gibibytes(size_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.2f", static_cast<double>(bytes) / (size_t{1} << 30));
+  return text;
+}
+
 std::string version_text(int version) {  // 13000 is 13.0
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
@@ -62,11 +69,15 @@ std::string describe_devices() {
   int driver = 0;
   require_ok(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
   const Device& first = device_at(0);
+  const DeviceGuard guard(0);
+  size_t free_bytes = 0, total_bytes = 0;
+  require_ok(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
   const std::string found =
       std::to_string(count) + (count == 1 ? " device" : " devices") +
       ", the first with compute capability " + std::to_string(first.arch / 10) + "." +
       std::to_string(first.arch % 10) + " and " + std::to_string(first.num_multiprocessors) +
-      " multiprocessors, driver for CUDA " + version_text(driver);
+      " multiprocessors, " + gibibytes(free_bytes) + " of " + gibibytes(total_bytes) +
+      " GiB free, driver for CUDA " + version_text(driver);
   if (first.arch >= kOldestArch) return found;
   throw std::runtime_error(found + ": too old, kernels are for 7.5 and later");
 }
