@@ -3,6 +3,7 @@
 
 #include "core/report.h"
 #include "core/scheduler.h"
+#include "core/warp.h"
 
 namespace emulator {
 namespace {
@@ -14,8 +15,7 @@ std::string progress(const Block& block, uint32_t id, uint32_t) {
 
 void require_sound(const NamedBarrier& b, int id, int threads, const Site& site) {
   const int all = machine().num_threads;
-  if (id < 0 || id >= kNamedBarriers) fail(site, "BAD BARRIER: there is no barrier ", id);
-  if (threads <= 0 || threads > all || (id != 0 && threads % kWarpSize != 0)) {
+  if (threads <= 0 || threads > all || threads % kWarpSize != 0) {
     fail(site, "BAD BARRIER: barrier ", id, " for ", threads, " of ", all, " threads");
   }
   if (b.arrived != 0 && b.expected != threads) {
@@ -24,62 +24,110 @@ void require_sound(const NamedBarrier& b, int id, int threads, const Site& site)
   }
 }
 
-// bar.sync is an aligned instruction: the lanes of a warp execute the same one.
-void require_together(NamedBarrier& b, const Thread& me, int id, const Site& site) {
+// The lanes of a warp must be at the same place of the program.
+void require_together(NamedBarrier& b, const Thread& me, const Site& site) {
   uint32_t& lanes = b.lanes[me.warp];
   Site& first = b.sites[me.warp];
   if (lanes == 0) first = site;
   if (first.line() != site.line() || first.file_name() != site.file_name()) {
-    fail(site, "DIVERGENT WARP: lanes of warp ", me.warp, " are at barrier ", id, " here and at ",
+    fail(site, "DIVERGENT WARP: lanes of warp ", me.warp, " are at a barrier here and at ",
          describe(first));
-  }
-  if (lanes >> me.lane & 1) {
-    fail(site, "BAD BARRIER: a thread arrives twice at barrier ", id, " before it is complete");
   }
   lanes |= 1u << me.lane;
 }
 
-void complete(NamedBarrier& b, const Thread& last) {
+void complete(NamedBarrier& b) {
   const int warps = machine().num_warps;
   std::vector<Knowledge*> members;
   for (Thread* t : b.waiting) {
-    t->knowledge.acquire(b.released, warps);
+    if (!b.released.empty()) t->knowledge.acquire(b.released, warps);
     t->barrier_value = b.any;
     members.push_back(&t->knowledge);
-    if (t != &last) make_ready(*t);
+    if (t->is_at_barrier) make_ready(*t);
   }
   if (!members.empty()) exchange(members.data(), static_cast<int>(members.size()), warps);
   b.waiting.clear();
   b.arrived = 0;
+  ++b.completed;
   b.any = false;
   b.released.clear();
   b.lanes.fill(0);
+  machine().idle_spins = 0;
+}
+
+void count(NamedBarrier& b, Thread& t, bool waits) {
+  ++b.arrived;
+  if (waits) {
+    b.waiting.push_back(&t);
+  } else {
+    if (b.released.empty()) b.released.assign(t.knowledge.clock.size(), 0);
+    join(b.released, t.knowledge.release());
+  }
+}
+
+// Until `b` has been completed once more than `completed` times.
+void wait_for(const NamedBarrier& b, uint64_t completed, const Wait& wait) {
+  if (b.completed != completed) return;
+  Thread& me = self();
+  me.is_at_barrier = true;
+  wait_here(wait);
+  me.is_at_barrier = false;
+}
+
+struct Arrival {
+  int id, threads;
+  bool waits;
+  uint64_t completed;  // times, before this arrival
+};
+
+// A warp arrives as one at a named barrier: the instruction is an aligned one.
+void arrive_together(Gathering& g) {
+  const Arrival first = g.argument<Arrival>(0);
+  NamedBarrier& b = g.block.barriers[first.id];
+  for (int lane = 0; lane < kWarpSize; ++lane) {
+    auto& arrival = g.argument<Arrival>(lane);
+    if (arrival.id != first.id || arrival.threads != first.threads) {
+      fail(g.site, "DIVERGENT WARP: lanes name different barriers or counts");
+    }
+    arrival.completed = b.completed;
+  }
+  require_sound(b, first.id, first.threads, g.site);
+  if (b.lanes[g.warp] != 0) {
+    fail(g.site, "BAD BARRIER: warp ", g.warp, " arrives twice at barrier ", first.id,
+         " before it is complete");
+  }
+  b.lanes[g.warp] = kAllLanes;
+  b.expected = first.threads;
+  for (int lane = 0; lane < kWarpSize; ++lane) count(b, g.thread(lane), first.waits);
+  if (b.arrived == b.expected) complete(b);
 }
 
 }  // namespace
 
-bool arrive_at_barrier(int id, int threads, bool waits, bool value, const char* what,
-                       const Site& site) {
+bool synchronise_block(bool value, const char* what, const Site& site) {
   maybe_yield();
   Thread& me = self();
-  NamedBarrier& b = me.block->barriers[id < 0 || id >= kNamedBarriers ? 0 : id];
-  require_sound(b, id, threads, site);
-  require_together(b, me, id, site);
-  b.expected = threads;
-  ++b.arrived;
+  NamedBarrier& b = me.block->barriers[0];
+  const uint64_t completed = b.completed;
+  require_together(b, me, site);
+  b.expected = machine().num_threads;
   b.any = b.any || value;
-  if (waits) {
-    b.waiting.push_back(&me);
-  } else {
-    if (b.released.empty()) b.released.assign(me.knowledge.clock.size(), 0);
-    join(b.released, me.knowledge.release());
-  }
-  if (b.arrived == threads) {
-    complete(b, me);
-  } else if (waits) {
-    wait_here({what, progress, static_cast<uint32_t>(id), 0, site});
-  }
+  count(b, me, true);
+  if (b.arrived == b.expected) complete(b);
+  wait_for(b, completed, {what, progress, 0, 0, site});
   return me.barrier_value;
+}
+
+void arrive_at_barrier(int id, int threads, bool waits, const char* what, const Site& site) {
+  maybe_yield();
+  if (id <= 0 || id >= kNamedBarriers) {
+    fail(site, "BAD BARRIER: there is no named barrier ", id);
+  }
+  Arrival mine{id, threads, waits, 0};
+  gather(what, &mine, arrive_together, site);
+  if (!waits) return;
+  wait_for(self().block->barriers[id], mine.completed,
+           {what, progress, static_cast<uint32_t>(id), 0, site});
 }
 
 }  // namespace emulator

@@ -27,6 +27,7 @@ uint64_t chosen_seed() {
   m.kernel();
   Thread& me = self();
   me.has_exited = true;
+  m.idle_spins = 0;
   if (!me.copies.empty()) {
     fail(Site::current(), "UNFINISHED: a thread exits with ", me.copies.size(),
          " cp.async it has not waited for");
@@ -106,6 +107,7 @@ void prepare(const LaunchShape& shape, const std::function<void()>& kernel) {
   m.num_blocks = uint64_t{shape.grid.x} * shape.grid.y * shape.grid.z;
   m.error.clear();
   m.switches = 0;
+  m.idle_spins = 0;
   m.engine_work.clear();
   if (stamps_run_out()) {
     m.slots.clear();

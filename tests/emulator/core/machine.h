@@ -54,6 +54,7 @@ struct Thread {
   std::vector<Copy> copies;  // not yet waited for, in the order of their issue
   uint32_t copy_groups;      // committed
   uint16_t proxy_fences;     // fence.proxy.async executed so far
+  bool is_at_barrier;        // and has to be woken when it is complete
   bool barrier_value;        // what block_any found
 };
 
@@ -67,6 +68,7 @@ struct Meeting {
 
 struct NamedBarrier {
   int expected = 0, arrived = 0;
+  uint64_t completed = 0;  // times
   bool any = false;
   Clock released;  // by the threads that have arrived
   std::vector<Thread*> waiting;
@@ -124,6 +126,7 @@ struct Machine {
   Block* finished = nullptr;  // why the host was resumed
   std::string error;          // likewise
   uint64_t switches = 0;
+  uint32_t idle_spins = 0;      // loads of who waits for another block, since anybody did anything
   uint32_t landing_chance = 0;  // of 65536, at every switch: an asynchronous operation completes
   bool starves = false;         // some warps run only when nobody else can
   int until_redraw = 0;

@@ -13,6 +13,10 @@ namespace {
 // comes.
 constexpr uint64_t kMaxSwitches = 300'000'000;
 
+// Looks at a flag while no thread synchronises, stores a flag or exits: longer than a block takes
+// from one such event to the next.
+constexpr uint32_t kMaxIdleSpins = 1'000'000;
+
 void run_work(size_t i) {
   auto& work = machine().engine_work;
   const EngineWork chosen = std::move(work[i]);
@@ -132,6 +136,12 @@ void yield() {
 
 void maybe_yield() {
   if (machine().random.one_in(8)) yield();
+}
+
+void note_spin(const Site& site) {
+  if (++machine().idle_spins > kMaxIdleSpins) {
+    fail(site, "NO PROGRESS: threads spin here for what no block does");
+  }
 }
 
 void run_threads() {

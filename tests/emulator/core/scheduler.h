@@ -14,6 +14,9 @@ void wait_here(const Wait& wait);
 void yield();
 void maybe_yield();
 
+// Somebody looks again whether another block has done something. Fails if that goes on for ever.
+void note_spin(const Site& site);
+
 // From the host: runs until a block has finished (machine().finished) or a check has failed.
 void run_threads();
 

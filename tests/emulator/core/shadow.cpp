@@ -54,7 +54,7 @@ void Shadow::check_read(const Thread& thread, uint32_t address, uint32_t bytes, 
     const Write& write = writes_[granule];
     if (write.stamp < start_) {
       fail(site, "UNINITIALISED: ", what, " reads shared memory at offset ",
-           granule * kGranule - kSharedBase, ", which nobody has written");
+           granule * kGranule - kSharedBase, ", which nobody has written before");
     }
     if (!thread.knowledge.knows(write.agent, write.stamp)) {
       fail(site, "RACE: ", what, " reads shared memory at offset ",

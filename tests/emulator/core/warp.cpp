@@ -56,6 +56,7 @@ void gather(const char* name, void* argument, void (*act)(Gathering&), const Sit
   Gathering all{block, me.warp, meeting.arguments, site};
   act(all);
   meeting.arrived = 0;
+  machine().idle_spins = 0;
   for (int lane = 0; lane < kWarpSize; ++lane) {
     if (lane != me.lane) make_ready(all.thread(lane));
   }

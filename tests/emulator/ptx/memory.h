@@ -51,20 +51,23 @@ PTX_FN void ptx::st_global(T* address, T value, const Site& site) {
   *address = value;
 }
 
-// Between blocks everybody may run before and after: who spins must let others run.
+// Everybody else may run before and after what blocks do to each other; who spins must let them.
 PTX_FN uint32_t ptx::ld_acquire(const uint32_t* address, const Site& site) {
   emulator::require_global(address, 4, 4, "ld_acquire", site);
+  emulator::note_spin(site);
   emulator::yield();
   return *address;
 }
 PTX_FN void ptx::st_release(uint32_t* address, uint32_t value, const Site& site) {
   emulator::require_global(address, 4, 4, "st_release", site);
   emulator::yield();
+  emulator::machine().idle_spins = 0;
   *address = value;
 }
 PTX_FN uint32_t ptx::atomic_add(uint32_t* address, uint32_t value, const Site& site) {
   emulator::require_global(address, 4, 4, "atomic_add", site);
   emulator::yield();
+  emulator::machine().idle_spins = 0;
   const uint32_t before = *address;
   *address = before + value;
   return before;

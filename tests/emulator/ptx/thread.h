@@ -21,19 +21,16 @@ PTX_FN uint32_t ptx::lane_index() { return emulator::self().id % emulator::kWarp
 PTX_FN uint32_t ptx::warp_index() { return emulator::self().id / emulator::kWarpSize; }
 
 PTX_FN void ptx::block_sync(const Site& site) {
-  emulator::arrive_at_barrier(0, emulator::machine().num_threads, true, false, "block_sync", site);
+  emulator::synchronise_block(false, "block_sync", site);
 }
 PTX_FN bool ptx::block_any(bool value, const Site& site) {
-  return emulator::arrive_at_barrier(0, emulator::machine().num_threads, true, value, "block_any",
-                                     site);
+  return emulator::synchronise_block(value, "block_any", site);
 }
 PTX_FN void ptx::barrier_sync(int id, int threads, const Site& site) {
-  if (id == 0) emulator::fail(site, "BAD BARRIER: barrier 0 is block_sync's");
-  emulator::arrive_at_barrier(id, threads, true, false, "barrier_sync", site);
+  emulator::arrive_at_barrier(id, threads, true, "barrier_sync", site);
 }
 PTX_FN void ptx::barrier_arrive(int id, int threads, const Site& site) {
-  if (id == 0) emulator::fail(site, "BAD BARRIER: barrier 0 is block_sync's");
-  emulator::arrive_at_barrier(id, threads, false, false, "barrier_arrive", site);
+  emulator::arrive_at_barrier(id, threads, false, "barrier_arrive", site);
 }
 PTX_FN void ptx::warp_sync(const Site& site) { emulator::synchronise_warp(site); }
 

@@ -142,7 +142,9 @@ bool is_made_to_fail(const char* function) {
   if (std::strlen(function) != name_length || std::strncmp(function, request, name_length) != 0) {
     return false;
   }
-  return --s.calls_until_failure == 0;
+  if (--s.calls_until_failure > 0) return false;
+  s.fail_request.clear();  // counts anew
+  return true;
 }
 
 }  // namespace emulator

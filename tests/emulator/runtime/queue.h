@@ -46,8 +46,9 @@ cudaError_t take_failure();  // of an operation that has run, once; then success
 cudaError_t take_last(bool forgets);
 const std::string& failure_message(cudaError_t error);
 
-// The environment asks this call to fail: ATTNEXT_EMULATOR_FAIL="cudaMallocAsync:3" is the third
-// call of that function from now on.
+// The environment asks this call to fail: while ATTNEXT_EMULATOR_FAIL is "cudaMallocAsync:3", every
+// third call of that function does. Two names are not functions: "launch" (of a kernel) and
+// "kernel" (its run, which a later call reports).
 bool is_made_to_fail(const char* function);
 
 }  // namespace emulator
