@@ -1,13 +1,15 @@
 // Forward on FFMA units: how it is launched.
+#pragma once
+
 #include "simt/combine.cuh"
 #include "simt/forward.cuh"
 #include "simt/norms.h"
+#include "simt/passes.h"
 
 namespace attnext::cuda::simt {
-namespace {
 
 // Splits of the longest sequence, if any sequence is one of few rows.
-int64_t longest_split(const Problem& host) {
+inline int64_t longest_split(const Problem& host) {
   int64_t longest = 1;
   for (int64_t i = 0; i < host.batch; ++i)
     longest = max_of(longest, num_splits(host.sequences[i].mask, host.group_size));
@@ -53,14 +55,6 @@ Status run_forward(const ForwardParams& params, Launch& launch) {
   if (!status.is_ok() || a.splits.num_splits == 1) return status;
   return start(launch, "combine_kernel", combine_kernel<A>,
                divide_up(p.batch * p.num_heads_kv * rows, kWarps), 0, a);
-}
-
-}  // namespace
-
-Status forward(const ForwardParams& params, Launch& launch) {
-  return with_instance(params.problem, [&](auto zero, auto term) {
-    return run_forward<decltype(zero), decltype(term)>(params, launch);
-  });
 }
 
 }  // namespace attnext::cuda::simt

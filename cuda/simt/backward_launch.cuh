@@ -1,12 +1,14 @@
 // Backward on FFMA units: what it needs and how it is launched.
+#pragma once
+
 #include "simt/backward_bias.cuh"
 #include "simt/backward_keys.cuh"
 #include "simt/backward_queries.cuh"
 #include "simt/backward_sums.cuh"
 #include "simt/norms.h"
+#include "simt/passes.h"
 
 namespace attnext::cuda::simt {
-namespace {
 
 template <class A>
 BackwardSpace<A> take_space(const BackwardParams& params, int64_t query_tiles, Launch& launch) {
@@ -93,14 +95,6 @@ Status run_backward(const BackwardParams& params, Launch& launch) {
   start_products<A, Term>(a, launch);
   start_sums(a, launch);
   return launch.status();
-}
-
-}  // namespace
-
-Status backward(const BackwardParams& params, Launch& launch) {
-  return with_instance(params.problem, [&](auto zero, auto term) {
-    return run_backward<decltype(zero), decltype(term)>(params, launch);
-  });
 }
 
 }  // namespace attnext::cuda::simt
