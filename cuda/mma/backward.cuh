@@ -50,18 +50,12 @@ struct BackwardBlock {
 
   PTX_FN void load_queries(const TensorView& t, bool has_chunks, uint32_t at,
                            int64_t first_row) const {
-    const Group g = group();
-    const int count = static_cast<int>(clamp_to(g.num_rows - first_row, 0, kTileQ));
-    load_rows<Shape::kThreads, kTileQ, kHeadDim>(
-        ptx::dyn_smem() + at, row_source(t, has_chunks), count, thread(),
-        [&](int i) { return row_offset(g, t, position_of(g, first_row + i)); });
+    load_query_rows<Shape::kThreads, kTileQ, kHeadDim>(group(), t, has_chunks,
+                                                       ptx::dyn_smem() + at, first_row, thread());
   }
   PTX_FN void load_keys(const TensorView& t, bool has_chunks, uint32_t at, int64_t begin) const {
-    const Group g = group();
-    const int count = static_cast<int>(clamp_to(g.mask.seqlen_k - begin, 0, kTileK));
-    load_rows<Shape::kThreads, kTileK, kHeadDim>(
-        ptx::dyn_smem() + at, row_source(t, has_chunks), count, thread(),
-        [&](int i) { return key_offset(g, t, begin + i); });
+    load_key_rows<Shape::kThreads, kTileK, kHeadDim>(group(), t, has_chunks, ptx::dyn_smem() + at,
+                                                     begin, thread());
   }
   PTX_FN void load_rows_and_gradients(int64_t first_row) const {
     load_queries(a.params.problem.q, a.q_has_chunks, Memory::kQ, first_row);
