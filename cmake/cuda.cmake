@@ -63,15 +63,17 @@ else()
   if(ATTNEXT_CUDA STREQUAL "pip" AND NOT CMAKE_CUDA_COMPILER)
     attnext_find_pip_nvcc()
   endif()
-  # check_language reports a compiler that is broken as missing, which is AUTO's business only.
   include(CheckLanguage)
-  if(ATTNEXT_CUDA STREQUAL "AUTO")
-    check_language(CUDA)
-  endif()
+  check_language(CUDA)
   if(NOT CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES OFF) # each target has its own
   endif()
-  if(ATTNEXT_CUDA STREQUAL "AUTO" AND NOT CMAKE_CUDA_COMPILER)
+  if(NOT CMAKE_CUDA_COMPILER AND NOT ATTNEXT_CUDA STREQUAL "AUTO")
+    message(
+      FATAL_ERROR
+        "attnext: ATTNEXT_CUDA=${ATTNEXT_CUDA} needs a working nvcc, found none. Put one into PATH, "
+        "name it in CUDACXX, or use ATTNEXT_CUDA=pip; ATTNEXT_CUDA=OFF builds without")
+  elseif(NOT CMAKE_CUDA_COMPILER)
     set(attnext_cuda_build
         "left out of this build: no working nvcc was found; ${attnext_cuda_cure}")
   else()

@@ -19,7 +19,7 @@ function(attnext_configure target)
   target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/cpp"
                                                "${PROJECT_SOURCE_DIR}/cpp/include")
   target_compile_features(${target} PRIVATE cxx_std_20)
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic)
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic>")
   set_target_properties(
     ${target}
     PROPERTIES CXX_EXTENSIONS OFF

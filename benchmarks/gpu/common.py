@@ -1,4 +1,4 @@
-"""What do the drivers share? Arguments, a process with a time limit per case, and the record left."""
+"""What do the drivers share? Arguments, a process with a time limit per case, and the record."""
 
 from __future__ import annotations
 
@@ -100,5 +100,7 @@ def leave(name: str, chosen: argparse.Namespace, rows: list[dict[str, Any]]) -> 
     lines += ["| " + " | ".join(str(row.get(key, "")) for key in columns) + " |" for row in rows]
     (chosen.output / f"{stem}.md").write_text("\n".join(lines) + "\n")
     bad = [row["case"] for row in rows if row["status"] != "ok"]
-    print(f"{len(rows) - len(bad)} of {len(rows)} cases went well; {chosen.output / stem}.json, .md")
+    print(
+        f"{len(rows) - len(bad)} of {len(rows)} cases went well; {chosen.output / stem}.json, .md"
+    )
     return 1 if bad or not rows else 0

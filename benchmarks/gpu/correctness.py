@@ -33,6 +33,7 @@ def grid() -> dict[str, dict[str, Any]]:
 
 
 def to_dtype(array: Any, dtype: str) -> Any:
+    """`array` rounded to a dtype by name."""
     if dtype != "bfloat16":
         return array.astype(dtype)
     import ml_dtypes
@@ -77,6 +78,7 @@ def run_case(backend: str, case: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
+    """``python -m benchmarks.gpu.correctness``."""
     own = common.parser(__doc__)
     own.add_argument("--case", help="one problem as JSON, in this process")
     chosen = own.parse_args(arguments)

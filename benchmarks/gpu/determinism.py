@@ -1,4 +1,4 @@
-"""Do the same inputs give the same bits a thousand times? Forward, backward, with all options on."""
+"""Do the same inputs give the same bits a thousand times? Forward and backward, all options on."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def digests(kind: str, dim: int, dtype: str, repeats: int, backend: str) -> set[
 
 
 def main(arguments: list[str]) -> int:
+    """``python -m benchmarks.gpu.determinism``."""
     own = common.parser(__doc__)
     own.add_argument("--repeats", type=int, default=1000)
     chosen = own.parse_args(arguments)

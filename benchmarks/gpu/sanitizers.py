@@ -19,6 +19,7 @@ PROBLEMS = [
 
 
 def main(arguments: list[str]) -> int:
+    """``python -m benchmarks.gpu.sanitizers``."""
     chosen = common.parser(__doc__).parse_args(arguments)
     is_real = chosen.backend == "cuda"
     if is_real and shutil.which("compute-sanitizer") is None:

@@ -1,7 +1,7 @@
 """How fast is it beside cuDNN and FlashAttention-2? Interleaved with torch's back ends on one GPU.
 
-TFLOP/s follow FlashAttention's convention: 4 B H Sq Sk D forward, half of it where causal, 2.5 times
-as much backward, whatever a kernel really multiplies.
+TFLOP/s follow FlashAttention's convention: 4 B H Sq Sk D forward, half of it where causal, 2.5
+times as much backward, whatever a kernel really multiplies.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ TOKENS, WIDTH = 16384, 2048  # batch * seqlen and heads * head_dim of every case
 
 
 def grid() -> dict[str, tuple[int, int, bool, str]]:
+    """Names and (head_dim, seqlen, causal, pass); what others publish comes first."""
     return {
         f"d{dim}-s{seqlen}-{'causal' if causal else 'full'}-{pass_}": (dim, seqlen, causal, pass_)
         for seqlen in (8192, 2048, 512, 16384)
@@ -100,6 +101,7 @@ def host_contenders(shape: tuple[int, ...], causal: bool) -> dict[str, Callable[
 
 
 def host_seconds(call: Callable[[], Any]) -> float:
+    """Of one call, by the clock on the wall."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
@@ -120,6 +122,7 @@ def interleaved(
 
 
 def main(arguments: list[str]) -> int:
+    """``python -m benchmarks.gpu.timing``."""
     own = common.parser(__doc__)
     own.add_argument("--runs", type=int, default=30)
     chosen = own.parse_args(arguments)

@@ -21,9 +21,7 @@ DEFAULTS: dict[str, Any] = {name: _KEYWORD_DEFAULTS[name] for name in _core.OPTI
 
 KERNEL_BACKENDS = ("cpu", "cuda", "cuda-emulated")
 
-_OPTION_PARAMETERS = [
-    inspect.signature(attention).parameters[name] for name in DEFAULTS
-]
+_OPTION_PARAMETERS = [inspect.signature(attention).parameters[name] for name in DEFAULTS]
 
 
 def take_options(function: Function) -> Function:

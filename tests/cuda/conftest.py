@@ -1,4 +1,4 @@
-"""What do the tests of the CUDA back end share? Its kernels on the CPU, where the build has them."""
+"""What do the tests of the CUDA back end share? Its kernels on the CPU, if the build has them."""
 
 import pytest
 

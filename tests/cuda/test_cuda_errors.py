@@ -85,12 +85,12 @@ def test_nothing_leaks_on_the_error_path(emulated):
 
 
 def test_an_old_driver(emulated):
-    body = "print([b.reason for b in attnext.backends() if 'emulated' in b.name])\n" + (
+    body = (
         "try:\n    attnext.attention(q, k, v, backend='cuda-emulated')\n"
         "except RuntimeError as error:\n    print(error)"
     )
     printed = run_alone(body, ATTNEXT_EMULATOR_FAIL="cudaGetDeviceCount:1")
-    assert "driver version is insufficient" in printed or "cudaGetDeviceCount" in printed
+    assert printed.startswith("attention: cudaGetDeviceCount failed: CUDA driver version is ")
 
 
 def test_no_device(emulated):
@@ -104,7 +104,7 @@ def test_no_device(emulated):
 
 def test_bad_input_is_refused_before_the_device(emulated):
     q, k, v = problem(dtype=np.float32)
-    with pytest.raises(ValueError, match="^attention: k must have q's head_dim 16, found 8"):
+    with pytest.raises(ValueError, match=r"^attention: k must have q's head_dim 16, found 8"):
         attnext.attention(q, k[..., :8], v, backend=emulated)
 
 
@@ -119,10 +119,7 @@ def test_a_disabled_back_end_says_so():
 
 
 def test_import_and_the_cpu_never_load_a_plug_in():
-    body = (
-        "attnext.attention(q, k, v)\n"
-        "print('attnext_cuda' in open('/proc/self/maps').read())"
-    )
+    body = "attnext.attention(q, k, v)\nprint('attnext_cuda' in open('/proc/self/maps').read())"
     if not os.path.exists("/proc/self/maps"):
         pytest.skip("there is no /proc to look into")
     assert run_alone(body).strip() == "False"

@@ -10,12 +10,11 @@ from cases import DIFFERENTIABLE, EVERY
 from test_backward import owners
 from tolerance import WIDER, check
 
-
 # An emulated multiply-add takes about a microsecond. So many keys are still several tiles, and
 # several parts of a sequence whose keys are split.
 MOST_QUERIES, MOST_KEYS = 300, 1100
 
-# Every case with each path through the kernels (FFMA, matrix units); core cases in the other dtypes.
+# Every case by each path through the kernels (FFMA, matrix units); core cases in the other dtypes.
 WHOLE = ("float32", "bfloat16")
 
 
@@ -26,9 +25,7 @@ def smaller(case):
 
 
 def named(pairs):
-    pairs = [
-        (smaller(case), dtype) for case, dtype in pairs if case.is_core or dtype in WHOLE
-    ]
+    pairs = [(smaller(case), dtype) for case, dtype in pairs if case.is_core or dtype in WHOLE]
     return pytest.mark.parametrize(
         ("case", "dtype"), [pytest.param(*pair, id=f"{pair[0]}-{pair[1]}") for pair in pairs]
     )

@@ -102,9 +102,7 @@ def test_vjp_keeps_an_unrounded_out(emulated):
     grads = vjp(np.ones_like(out))
     truth = attnext.attention_vjp(q, k, v, causal=True)[1](np.ones_like(out))
     assert grads.dq.dtype == np.float16
-    np.testing.assert_allclose(
-        grads.dv.astype(float), truth.dv.astype(float), rtol=2e-2, atol=2e-3
-    )
+    np.testing.assert_allclose(grads.dv.astype(float), truth.dv.astype(float), rtol=2e-2, atol=2e-3)
 
 
 def test_out_is_filled_where_it_is(emulated):
