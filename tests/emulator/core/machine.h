@@ -54,6 +54,9 @@ struct Thread {
   std::vector<Copy> copies;  // not yet waited for, in the order of their issue
   uint32_t copy_groups;      // committed
   uint16_t proxy_fences;     // fence.proxy.async executed so far
+  uint32_t bulk_agent;       // engine of its bulk stores; 0: none yet
+  uint32_t bulk_groups;      // committed
+  bool has_open_bulk;        // stores since
   bool is_at_barrier;        // and has to be woken when it is complete
   bool barrier_value;        // what block_any found
 };
@@ -105,6 +108,7 @@ struct EngineWork {
   std::function<void()> run;
   const void* owner;  // whose waits may force it
   uint32_t group;
+  const char* what;
 };
 
 struct Settings {
