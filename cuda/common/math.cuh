@@ -49,4 +49,15 @@ struct ThreadMath<double> {
   }
 };
 
+template <class A>
+struct Tanh {
+  A value;
+  A slope;  // 1 - value^2, to full relative accuracy
+};
+
+template <class A>
+PTX_FN Tanh<A> tanh_with_slope(A x) {
+  return {ThreadMath<A>::tanh(x), ThreadMath<A>::tanh_slope(x)};
+}
+
 }  // namespace attnext::cuda

@@ -21,17 +21,17 @@ PTX_FN void add_score_gradients(const BackwardArguments<A>& a, const Group& g, S
   A s[kRows][kQuad], dp[kRows][kQuad];
   multiply_both<Term, Queries::kFirst>(a, shared, s, dp);
   const Group again = load_struct(shared.group, 0);
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) {
+#pragma unroll 1
+  for (int i = 0; i < kRows; ++i, turn_rows(s), turn_rows(dp), turn_rows(total)) {
     const int index = thread_place().ty * kRows + i;
     ScoreTrace<A> trace;
     const ScoreGradient<A> gradient = differentiate_scores(
         p, again, load_struct(shared.queries.scores, index),
         load_gradient_row(shared.queries, index), tile,
-        tile.keys.begin + thread_place().tx * kQuad, dp[i], s[i], &trace);
+        tile.keys.begin + thread_place().tx * kQuad, dp[0], s[0], &trace);
 #pragma unroll
     for (int j = 0; j < kQuad; ++j)
-      if (index < rows.end - rows.begin) total[i][j] += gradient.ds[j];
+      if (index < rows.end - rows.begin) total[0][j] += gradient.ds[j];
   }
   ptx::block_sync();
 }
@@ -67,14 +67,14 @@ PTX_FN void dense_bias_item(const BackwardArguments<A>& a, int64_t item) {
     for (int64_t h = head; h < p.num_heads_q; h += dbias.shape[1])
       add_head(a, b, h, row, key, shared, total);
   const ThreadPlace place = thread_place();
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) {
+#pragma unroll 1
+  for (int i = 0; i < kRows; ++i, turn_rows(total)) {
     const int64_t query = row + place.ty * kRows + i;
     if (query >= dbias.shape[2]) continue;
     char* out = element_pointer(dbias, sequence * dbias.strides[0] + head * dbias.strides[1] +
                                            query * dbias.strides[2]);
     write_quad<A>(out, dtype_of(dbias), dbias.strides[3], key + place.tx * kQuad, dbias.shape[3],
-                  total[i]);
+                  total[0]);
   }
 }
 

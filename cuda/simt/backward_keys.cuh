@@ -19,18 +19,18 @@ PTX_FN void differentiate_keys(const BackwardArguments<A>& a, const BackwardShar
   const Problem& p = a.params.problem;
   const Group g = load_struct(shared.group, 0);
   const ThreadPlace place = thread_place();
-#pragma unroll
-  for (int j = 0; j < kQuad; ++j) {
+#pragma unroll 1
+  for (int j = 0; j < kQuad; ++j, turn_columns(s), turn_columns(dp)) {
     const int index = place.tx * kQuad + j;
     A scores[kQuad], row_dp[kQuad];
 #pragma unroll
-    for (int i = 0; i < kQuad; ++i) scores[i] = s[i][j], row_dp[i] = dp[i][j];
+    for (int i = 0; i < kQuad; ++i) scores[i] = s[i][0], row_dp[i] = dp[i][0];
     ScoreTrace<A> trace;
     const ScoreGradient<A> gradient = differentiate_scores(
         p, g, load_struct(shared.queries.scores, index), load_gradient_row(shared.queries, index),
         tile, tile.keys.begin + place.ty * kQuad, row_dp, scores, &trace);
 #pragma unroll
-    for (int i = 0; i < kQuad; ++i) s[i][j] = gradient.dropped_p[i], dp[i][j] = gradient.ds_raw[i];
+    for (int i = 0; i < kQuad; ++i) s[i][0] = gradient.dropped_p[i], dp[i][0] = gradient.ds_raw[i];
   }
 }
 
@@ -38,9 +38,10 @@ PTX_FN void differentiate_keys(const BackwardArguments<A>& a, const BackwardShar
 template <class Term, int kRows, int kColumns, class A>
 PTX_FN void accumulate_key_gradient(const BackwardArguments<A>& a,
                                     const BackwardShared<A, Term>& shared, int num_rows,
-                                    Columns columns, const A (&own)[kRows][kColumns],
-                                    A (&dk)[kRows][kColumns]) {
+                                    Columns columns, A (&dk)[kRows][kColumns]) {
   const Problem& p = a.params.problem;
+  A own[kRows][kColumns];
+  load_own_rows<Term>(key_source(p, a.norms, shared.keys), columns, own);
   const RowSource<A> q = query_source<Term>(p, a.norms, shared.queries);
   if constexpr (Term::kHasWeight) {
     const RowSource<A> weights = vector_source<A>(shared.queries.weight, p.head_dim);
@@ -52,6 +53,7 @@ PTX_FN void accumulate_key_gradient(const BackwardArguments<A>& a,
                               shared.room.second);
       load_slab<kQuadColumns>(q, first, rows, columns.begin, columns.quads, shared.room.first);
       ptx::block_sync();
+#pragma unroll 1
       for (int row = 0; row < rows; ++row) {
         A ds[kRows], x[kQuad], w[kQuad];
         load_values<kRows>(shared.tile, tile_index<kRows>(first + row, thread_place().ty * kRows),
@@ -78,7 +80,7 @@ PTX_FN void accumulate_key_gradient(const BackwardArguments<A>& a,
 template <class Term, int kRows, int kColumns, class A>
 PTX_FN void add_query_tile(const BackwardArguments<A>& a, const BackwardShared<A, Term>& shared,
                            const KeyTile& tile, int num_rows, Columns columns, Columns columns_v,
-                           const A (&own)[kRows][kColumns], KeySums<kRows, kColumns, A>& sums) {
+                           KeySums<kRows, kColumns, A>& sums) {
   A s[kRows][kQuad], dp[kRows][kQuad];
   multiply_both<Term, Queries::kSecond>(a, shared, s, dp);
   differentiate_keys(a, shared, tile, s, dp);
@@ -86,7 +88,7 @@ PTX_FN void add_query_tile(const BackwardArguments<A>& a, const BackwardShared<A
   accumulate(shared.tile, dout_source(a, shared.queries), num_rows, columns_v, shared.rows, sums.dv,
              [](int, int, A dout) { return dout; });  // dv += pT dout
   store_tile(dp, shared.tile);
-  accumulate_key_gradient(a, shared, num_rows, columns, own, sums.dk);
+  accumulate_key_gradient(a, shared, num_rows, columns, sums.dk);
 }
 
 // The rows that see keys of the tile, from the beginning of a tile of rows on.
@@ -96,8 +98,6 @@ PTX_FN void differentiate_key_tile(const BackwardArguments<A>& a, Span keys, Col
                                    KeySums<kRows, kColumns, A>& sums) {
   constexpr int kTile = kTileRows<kManyRows>;
   const Problem& p = a.params.problem;
-  A own[kRows][kColumns];
-  load_own_rows<Term>(key_source(p, a.norms, shared.keys), columns, own);
   const Span queries = visible_queries(load_struct(shared.group, 0).mask, keys);
   for (int64_t begin = queries.begin * p.group_size / kTile * kTile;
        begin < queries.end * p.group_size; begin += kTile) {
@@ -109,7 +109,7 @@ PTX_FN void differentiate_key_tile(const BackwardArguments<A>& a, Span keys, Col
     store_gradient_rows<Term>(a, g, rows, shared.queries);
     ptx::block_sync();
     add_query_tile(a, shared, tile, static_cast<int>(rows.end - rows.begin), columns, columns_v,
-                   own, sums);
+                   sums);
   }
 }
 
@@ -145,13 +145,13 @@ PTX_FN void backward_keys_item(const BackwardArguments<A>& a, int64_t item) {
     g = load_struct(shared.group, 0);
   }
   const TensorView& dv = a.params.dv;
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) {
+#pragma unroll 1
+  for (int i = 0; i < kRows; ++i, turn_rows(sums.dk), turn_rows(sums.dv)) {
     const int64_t key = begin + thread_place().ty * kRows + i;
     if (key >= padded_keys(p, g)) continue;
-    store_columns(dk_row(a, g, key), columns, p.head_dim, sums.dk[i]);
+    store_columns(dk_row(a, g, key), columns, p.head_dim, sums.dk[0]);
     store_columns({key_pointer(p, g, dv, key), dtype_of(dv), dv.strides[3]}, columns_v,
-                  p.head_dim_v, sums.dv[i]);
+                  p.head_dim_v, sums.dv[0]);
   }
 }
 

@@ -25,23 +25,23 @@ PTX_FN void add_row_sums(const Problem& p, const Mask& mask, const ScoreRow<A>& 
 // s: raw products in, ds by them out.
 template <class Term, int kRows, class A>
 PTX_FN void differentiate_rows(const BackwardArguments<A>& a, const BackwardShared<A, Term>& shared,
-                               const KeyTile& tile, const A (&dp)[kRows][kQuad],
+                               const KeyTile& tile, A (&dp)[kRows][kQuad],
                                A (&s)[kRows][kQuad]) {
   const Problem& p = a.params.problem;
   const Group g = load_struct(shared.group, 0);
   const ThreadPlace place = thread_place();
   const int64_t key = tile.keys.begin + place.tx * kQuad;
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) {
+#pragma unroll 1
+  for (int i = 0; i < kRows; ++i, turn_rows(s), turn_rows(dp)) {
     const int index = place.ty * kRows + i;
     const ScoreRow<A> row = load_struct(shared.queries.scores, index);
     ScoreTrace<A> trace;
     const ScoreGradient<A> gradient = differentiate_scores(
-        p, g, row, load_gradient_row(shared.queries, index), tile, key, dp[i], s[i], &trace);
+        p, g, row, load_gradient_row(shared.queries, index), tile, key, dp[0], s[0], &trace);
     if (a.space.row_sums)
       add_row_sums<kRows>(p, g.mask, row, key, gradient, trace, index, shared.sums);
 #pragma unroll
-    for (int j = 0; j < kQuad; ++j) s[i][j] = gradient.ds_raw[j];
+    for (int j = 0; j < kQuad; ++j) s[0][j] = gradient.ds_raw[j];
   }
 }
 
@@ -52,30 +52,28 @@ struct QuerySums {
   A dweight[kRows][kColumns];
 };
 
-// The rows' own q and weight, where slopes need them.
-template <int kRows, int kColumns, class A>
-struct OwnRows {
-  A q[kRows][kColumns], weight[kRows][kColumns];
-};
-
 template <class Term, int kRows, int kColumns, class A>
 PTX_FN void accumulate_query_gradient(const BackwardArguments<A>& a,
                                       const BackwardShared<A, Term>& shared, int num_keys,
-                                      Columns columns, const OwnRows<kRows, kColumns, A>& own,
-                                      QuerySums<kRows, kColumns, A>& sums) {
-  const RowSource<A> k = key_source(a.params.problem, a.norms, shared.keys);
+                                      Columns columns, QuerySums<kRows, kColumns, A>& sums) {
+  const Problem& p = a.params.problem;
+  const RowSource<A> k = key_source(p, a.norms, shared.keys);
+  A q[kRows][kColumns];
+  load_own_rows<Term>(query_source<Term>(p, a.norms, shared.queries), columns, q);
   if constexpr (Term::kHasWeight) {
+    A weight[kRows][kColumns];
+    load_own_rows<Term>(vector_source<A>(shared.queries.weight, p.head_dim), columns, weight);
     for_slabs<kColumns>(k, num_keys, columns, shared.rows, [&](int first, int rows) {
-      for_weighted<kRows, kColumns / kQuad>(
+      for_weighted<kRows, kColumns / kQuad, 1>(
           shared.tile, first, rows, shared.rows, columns.quads, [&](int i, int c, A ds, A key) {
-            const A x = own.q[i][c] + key;
-            sums.dq[i][c] += ds * Term::slope(ThreadMath<A>::tanh_slope(x), own.weight[i][c]);
-            sums.dweight[i][c] += ds * ThreadMath<A>::tanh(x);
+            const Tanh<A> t = tanh_with_slope(q[i][c] + key);
+            sums.dq[i][c] += ds * Term::slope(t.slope, weight[i][c]);
+            sums.dweight[i][c] += ds * t.value;
           });
     });
   } else {
     accumulate(shared.tile, k, num_keys, columns, shared.rows, sums.dq, [&](int i, int c, A key) {
-      return Term::slope_q(Term::kIsBilinear ? A(0) : own.q[i][c], key);
+      return Term::slope_q(Term::kIsBilinear ? A(0) : q[i][c], key);
     });
   }
 }
@@ -86,10 +84,6 @@ PTX_FN void differentiate_queries(const BackwardArguments<A>& a, Span queries, S
                                   Columns columns, const BackwardShared<A, Term>& shared,
                                   QuerySums<kRows, kColumns, A>& sums) {
   const Problem& p = a.params.problem;
-  OwnRows<kRows, kColumns, A> own;
-  load_own_rows<Term>(query_source<Term>(p, a.norms, shared.queries), columns, own.q);
-  if constexpr (Term::kHasWeight)
-    load_own_rows<Term>(vector_source<A>(shared.queries.weight, p.head_dim), columns, own.weight);
   for (int64_t begin = range.begin; begin < range.end; begin += kTileK) {
     const Group g = load_struct(shared.group, 0);
     const KeyTile tile = key_tile(g.mask, queries, range, begin, kTileK);
@@ -101,7 +95,7 @@ PTX_FN void differentiate_queries(const BackwardArguments<A>& a, Span queries, S
     differentiate_rows(a, shared, tile, dp, s);
     store_tile(s, shared.tile);
     accumulate_query_gradient(a, shared, static_cast<int>(tile.keys.end - tile.keys.begin),
-                              columns, own, sums);
+                              columns, sums);
   }
 }
 
@@ -191,10 +185,10 @@ PTX_FN void backward_queries_item(const BackwardArguments<A>& a, int64_t item) {
     g = load_struct(shared.group, 0);
     store_query_sums(a, g, rows, block, columns, shared, sums);
   }
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) {
+#pragma unroll 1
+  for (int i = 0; i < kRows; ++i, turn_rows(sums.dq)) {
     const int64_t row = rows.begin + thread_place().ty * kRows + i;
-    if (row < padded_rows(p, g)) store_columns(dq_row(a, g, row), columns, p.head_dim, sums.dq[i]);
+    if (row < padded_rows(p, g)) store_columns(dq_row(a, g, row), columns, p.head_dim, sums.dq[0]);
   }
 }
 

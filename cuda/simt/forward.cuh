@@ -81,13 +81,13 @@ template <int kRows, class A>
 PTX_FN void drop_weights(const Problem& p, int64_t sequence, SharedArray<ScoreRow<A>> rows,
                          const KeyTile& tile, A (&s)[kRows][kQuad]) {
   const ThreadPlace place = thread_place();
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) {
+#pragma unroll 1
+  for (int i = 0; i < kRows; ++i, turn_rows(s)) {
     A factors[kQuad];
     draw_dropout(p, sequence, load_struct(rows, place.ty * kRows + i),
                  tile.keys.begin + place.tx * kQuad, factors);
 #pragma unroll
-    for (int j = 0; j < kQuad; ++j) s[i][j] *= factors[j];
+    for (int j = 0; j < kQuad; ++j) s[0][j] *= factors[j];
   }
 }
 
@@ -101,10 +101,10 @@ PTX_FN void compute_scores(const Problem& p, SharedArray<Group> group, const Nor
   multiply_keys<Term, Queries::kFirst>(p, norms, queries, keys, room, s);
   const Mask mask = load_struct(group, 0).mask;
   const ThreadPlace place = thread_place();
-#pragma unroll
-  for (int i = 0; i < kRows; ++i)
+#pragma unroll 1
+  for (int i = 0; i < kRows; ++i, turn_rows(s))
     modify_scores<A>(p, mask, load_struct(queries.scores, place.ty * kRows + i), tile,
-                     tile.keys.begin + place.tx * kQuad, nullptr, s[i]);
+                     tile.keys.begin + place.tx * kQuad, nullptr, s[0]);
 }
 
 // The tiles of `keys` that some of the queries can see, from the beginning of a tile on: tiles lie
@@ -143,13 +143,13 @@ PTX_FN void store_rows(const ForwardArguments<A>& a, const Group& g, int64_t fir
   const Problem& p = params.problem;
   const ThreadPlace place = thread_place();
   const TensorView& out = params.out;
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) {
+#pragma unroll 1
+  for (int i = 0; i < kRows; ++i, turn_rows(o), turn(states.row_max), turn(states.row_sum)) {
     const int64_t row = first + place.ty * kRows + i;
     if (row >= padded_rows(p, g)) continue;
     // Rows beyond a sequence's q_lengths exist in memory only.
     FinishedRow<A> finished = {A(0), negative_infinity<A>(), true};
-    if (row < g.num_rows) finished = finish_state(p, g, row, states.row_max[i], states.row_sum[i]);
+    if (row < g.num_rows) finished = finish_state(p, g, row, states.row_max[0], states.row_sum[0]);
     if (place.tx == 0 && columns.begin == 0 && is_present(params.lse))
       write_element<A>(row_pointer(p, g, params.lse, row), dtype_of(params.lse), finished.lse);
     char* out_row = row_pointer(p, g, out, row);
@@ -158,7 +158,7 @@ PTX_FN void store_rows(const ForwardArguments<A>& a, const Group& g, int64_t fir
       A values[kQuad];
 #pragma unroll
       for (int j = 0; j < kQuad; ++j)
-        values[j] = (finished.is_empty ? A(0) : o[i][quad * kQuad + j]) * finished.factor;
+        values[j] = (finished.is_empty ? A(0) : o[0][quad * kQuad + j]) * finished.factor;
       write_quad<A>(out_row, dtype_of(out), out.strides[3],
                     columns.begin + column_of(quad * kQuad), p.head_dim_v, values);
     }
@@ -167,27 +167,27 @@ PTX_FN void store_rows(const ForwardArguments<A>& a, const Group& g, int64_t fir
 
 template <int kRows, class A, int kColumns>
 PTX_FN void store_split(const ForwardArguments<A>& a, const Group& g, int64_t split,
-                        Columns columns, const RowStates<kRows, A>& states,
+                        Columns columns, RowStates<kRows, A>& states,
                         A (&o)[kRows][kColumns]) {
   const Problem& p = a.params.problem;
   const SplitStates<A>& out = a.splits;
   const ThreadPlace place = thread_place();
   const int64_t first =
       ((g.sequence * p.num_heads_kv + g.head_kv) * out.num_splits + split) * out.rows;
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) {
+#pragma unroll 1
+  for (int i = 0; i < kRows; ++i, turn_rows(o), turn(states.row_max), turn(states.row_sum)) {
     const int64_t row = place.ty * kRows + i;
     if (row >= g.num_rows) continue;
     if (place.tx == 0 && columns.begin == 0) {
-      out.row_max[first + row] = states.row_max[i];
-      out.row_sum[first + row] = states.row_sum[i];
+      out.row_max[first + row] = states.row_max[0];
+      out.row_sum[first + row] = states.row_sum[0];
     }
     char* o_row = reinterpret_cast<char*>(out.o + (first + row) * p.head_dim_v);
 #pragma unroll
     for (int quad = 0; quad < kColumns / kQuad; ++quad) {
       A values[kQuad];
 #pragma unroll
-      for (int j = 0; j < kQuad; ++j) values[j] = o[i][quad * kQuad + j];
+      for (int j = 0; j < kQuad; ++j) values[j] = o[0][quad * kQuad + j];
       write_quad<A>(o_row, kAccumulatorDType<A>, 1, columns.begin + column_of(quad * kQuad),
                     p.head_dim_v, values);
     }

@@ -51,17 +51,18 @@ PTX_FN BlockWeights<kRows, A> find_weights(const Problem& p, const Norms<A>& nor
     soften(s, states, rescale);
   }
   join_sums(states);
-  BlockWeights<kRows, A> w;
+  BlockWeights<kRows, A> w = {};
   const Group g = load_struct(shared.group, 0);
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) {
+#pragma unroll 1
+  for (int i = 0; i < kRows; ++i, turn(states.row_max), turn(states.row_sum)) {
     const int64_t row = rows.begin + thread_place().ty * kRows + i;
     FinishedRow<A> finished = {A(0), A(0), true};
-    if (row < rows.end) finished = finish_state(p, g, row, states.row_max[i], states.row_sum[i]);
-    w.row_max[i] = states.row_max[i];
-    w.base[i] = ThreadMath<A>::finite_or_zero(states.row_max[i]);
-    w.factor[i] = finished.factor;
-    w.lse[i] = finished.lse;
+    if (row < rows.end) finished = finish_state(p, g, row, states.row_max[0], states.row_sum[0]);
+    turn(w.row_max), turn(w.base), turn(w.factor), turn(w.lse);
+    w.row_max[kRows - 1] = states.row_max[0];
+    w.base[kRows - 1] = ThreadMath<A>::finite_or_zero(states.row_max[0]);
+    w.factor[kRows - 1] = finished.factor;
+    w.lse[kRows - 1] = finished.lse;
   }
   return w;
 }
@@ -135,19 +136,19 @@ PTX_FN void weights_item(const WeightsArguments<A>& a, int64_t item) {
   start_rows(p, g, a.norms, rows, shared);
   const Span queries = queries_of(g, rows);
   const Span range = reachable_tiles(g.mask, queries, {0, g.mask.seqlen_k});
-  const BlockWeights<kRows, A> w = find_weights(p, a.norms, rows, queries, range, shared);
+  BlockWeights<kRows, A> w = find_weights(p, a.norms, rows, queries, range, shared);
   for_score_tiles(p, a.norms, queries, range, shared, [&](const KeyTile& tile,
                                                           A (&s)[kManyRows][kQuad]) {
     const Group again = load_struct(shared.group, 0);
-#pragma unroll
-    for (int i = 0; i < kManyRows; ++i) {
+#pragma unroll 1
+    for (int i = 0; i < kManyRows; ++i, turn_rows(s), turn(w.base), turn(w.factor)) {
       const int64_t row = rows.begin + place.ty * kManyRows + i;
       if (row >= rows.end) continue;
 #pragma unroll
       for (int j = 0; j < kQuad; ++j)
-        s[i][j] = ThreadMath<A>::exp2(s[i][j] - w.base[i]) * w.factor[i];
+        s[0][j] = ThreadMath<A>::exp2(s[0][j] - w.base[0]) * w.factor[0];
       write_quad<A>(weights_row(params, again, row), dtype_of(params.p), params.p.strides[3],
-                    tile.keys.begin + place.tx * kQuad, tile.keys.end, s[i]);
+                    tile.keys.begin + place.tx * kQuad, tile.keys.end, s[0]);
     }
   });
 }

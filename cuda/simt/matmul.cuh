@@ -18,8 +18,9 @@ PTX_FN void multiply_slab(SharedArray<A> first, SharedArray<A> second, SharedArr
   constexpr bool kIsFirst = kQueries == Queries::kFirst;
   constexpr int kColumns = kTileRows<kRows>, kWeights = kIsFirst ? kRows : kQuad;
   const ThreadPlace place = thread_place();
+  constexpr int kUnroll = Term::kHasWeight ? 1 : 4;  // a tanh is long enough
   A sum[kRows][kQuad] = {};
-#pragma unroll 4
+#pragma unroll kUnroll
   for (int d = 0; d < width; ++d) {
     A a[kRows], b[kQuad], w[kWeights];
     load_values<kRows>(first, slab_index<kColumns>(d, place.ty * kRows), a);
@@ -98,11 +99,11 @@ PTX_FN void store_tile(const A (&x)[kRows][kQuad], SharedArray<A> tile) {
 
 // Visits add(i, c, weight, x): tile row b's weight for the thread's row i, and column c of `x`'s
 // row b - first, for all b of a slab. Columns beyond `quads` are left out.
-template <int kRows, int kMaxQuads, class A, class F>
+template <int kRows, int kMaxQuads, int kUnroll, class A, class F>
 PTX_FN void for_weighted(SharedArray<A> tile, int first, int count, SharedArray<A> x, int quads,
                          F&& add) {
   const ThreadPlace place = thread_place();
-#pragma unroll 4
+#pragma unroll kUnroll
   for (int b = 0; b < count; ++b) {
     A weight[kRows];
     load_values<kRows>(tile, tile_index<kRows>(first + b, place.ty * kRows), weight);
@@ -163,7 +164,7 @@ PTX_FN void accumulate(SharedArray<A> tile, const RowSource<A>& x, int count, Co
                        SharedArray<A> slab, A (&out)[kRows][kColumns], Slope&& slope) {
   for_slabs<kColumns>(x, count, columns, slab, [&](int first, int rows) {
     A sum[kRows][kColumns] = {};
-    for_weighted<kRows, kColumns / kQuad>(
+    for_weighted<kRows, kColumns / kQuad, 4>(
         tile, first, rows, slab, columns.quads,
         [&](int i, int c, A weight, A value) { sum[i][c] += weight * slope(i, c, value); });
 #pragma unroll

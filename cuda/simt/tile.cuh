@@ -60,6 +60,32 @@ PTX_FN A row_maximum_of(A x) {
   return x;
 }
 
+// Rows of registers cannot be indexed by a loop that stays one. A loop that works on row 0 and turns
+// the rows after each step visits all of them, once each, and leaves them as they were: a quarter of
+// the code, for a few moves.
+template <int kRows, int kColumns, class A>
+PTX_FN void turn_rows(A (&x)[kRows][kColumns]) {
+#pragma unroll
+  for (int c = 0; c < kColumns; ++c) {
+    const A first = x[0][c];
+#pragma unroll
+    for (int i = 0; i + 1 < kRows; ++i) x[i][c] = x[i + 1][c];
+    x[kRows - 1][c] = first;
+  }
+}
+template <int kRows, class A>
+PTX_FN void turn(A (&x)[kRows]) {
+  const A first = x[0];
+#pragma unroll
+  for (int i = 0; i + 1 < kRows; ++i) x[i] = x[i + 1];
+  x[kRows - 1] = first;
+}
+template <int kRows, int kColumns, class A>
+PTX_FN void turn_columns(A (&x)[kRows][kColumns]) {
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) turn(x[i]);
+}
+
 // Work items of a kernel are counted in 64 bits; a grid is not.
 constexpr int64_t kMaxGrid = int64_t{1} << 30;
 
