@@ -31,7 +31,7 @@ void start_copy(uint32_t shared, const void* global, uint32_t bytes, uint32_t so
   if (source_bytes != 0) require_global(global, source_bytes, bytes, "cp.async", site);
   block.shadow.begin_copy(me, shared, bytes, site);
   memset(block.shared_bytes(shared), kPoison, bytes);
-  me.copies.push_back({shared, bytes, source_bytes, global, me.copy_groups, false});
+  me.copies.push_back({shared, bytes, source_bytes, global, me.copy_groups, false, site});
 }
 
 void commit_copies() { ++self().copy_groups; }

@@ -29,7 +29,7 @@ uint64_t chosen_seed() {
   me.has_exited = true;
   m.idle_spins = 0;
   if (!me.copies.empty()) {
-    fail(Site::current(), "UNFINISHED: a thread exits with ", me.copies.size(),
+    fail(me.copies.front().site, "UNFINISHED: a thread exits with ", me.copies.size(),
          " cp.async it has not waited for");
   }
   check_exit(me);

@@ -33,6 +33,7 @@ struct Copy {
   const void* global;
   uint32_t group;
   bool has_landed;
+  Site site;
 };
 
 // What a thread waits for; `detail` adds numbers to the report of a deadlock.

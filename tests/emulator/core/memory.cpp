@@ -18,6 +18,7 @@ struct Registry {
   std::map<uintptr_t, Allocation> by_begin;
   const Allocation* last = nullptr;  // found
   size_t bytes = 0;
+  int open = 0;  // DeviceMemoryOpen alive
 };
 
 Registry& registry() {
@@ -28,6 +29,26 @@ Registry& registry() {
 bool contains(const Allocation& a, uintptr_t begin, size_t bytes) {
   const auto first = reinterpret_cast<uintptr_t>(a.begin);
   return begin >= first && bytes <= a.bytes && begin - first <= a.bytes - bytes;
+}
+
+void set_access(const Allocation& a, int access) {
+  mprotect(a.mapping + kGuardBytes, a.mapping_bytes - 2 * kGuardBytes, access);
+}
+
+void set_access_of_device(int access) {
+  for (const auto& [begin, a] : registry().by_begin) {
+    if (a.kind == MemoryKind::kDevice) set_access(a, access);
+  }
+}
+
+// The allocation whose mapping, guards included, holds the address, or null.
+const Allocation* nearest(const void* pointer) {
+  const auto address = reinterpret_cast<uintptr_t>(pointer);
+  for (const auto& [begin, a] : registry().by_begin) {
+    const auto first = reinterpret_cast<uintptr_t>(a.mapping);
+    if (address >= first && address < first + a.mapping_bytes) return &a;
+  }
+  return nullptr;
 }
 
 size_t rounded(size_t n, size_t to) { return (n + to - 1) / to * to; }
@@ -46,8 +67,9 @@ void* allocate(size_t bytes, MemoryKind kind) {
   }
   uint8_t* begin = first_page + pages - rounded(bytes, kAlign);
   memset(begin, kPoison, rounded(bytes, kAlign));
-  registry().by_begin[reinterpret_cast<uintptr_t>(begin)] = {begin, bytes, kind,
-                                                             static_cast<uint8_t*>(mapping), all};
+  const Allocation a{begin, bytes, kind, static_cast<uint8_t*>(mapping), all};
+  if (kind == MemoryKind::kDevice && registry().open == 0) set_access(a, PROT_NONE);
+  registry().by_begin[reinterpret_cast<uintptr_t>(begin)] = a;
   registry().bytes += bytes;
   return begin;
 }
@@ -57,6 +79,7 @@ const char* release(void* pointer) {
   const auto found = all.by_begin.find(reinterpret_cast<uintptr_t>(pointer));
   if (found == all.by_begin.end()) return "the pointer is not the start of an allocation";
   const Allocation a = found->second;
+  set_access(a, PROT_READ);
   bool is_intact = true;
   for (size_t i = a.bytes; i < rounded(a.bytes, kAlign); ++i) {
     is_intact = is_intact && a.begin[i] == kPoison;
@@ -88,7 +111,7 @@ void require_global(const void* pointer, size_t bytes, size_t align, const char*
     fail(site, "MISALIGNED: ", what, " at ", pointer, ", which is no multiple of ", align);
   }
   if (find_allocation(pointer, bytes) != nullptr) return;
-  const Allocation* near = find_allocation(pointer, 0);
+  const Allocation* near = nearest(pointer);
   if (near == nullptr) {
     fail(site, "OUT OF BOUNDS: ", what, " of ", bytes, " bytes at ", pointer,
          ", which is no memory of the device");
@@ -97,12 +120,15 @@ void require_global(const void* pointer, size_t bytes, size_t align, const char*
        static_cast<const uint8_t*>(pointer) - near->begin, " of an allocation of ", near->bytes);
 }
 
+DeviceMemoryOpen::DeviceMemoryOpen() {
+  if (registry().open++ == 0) set_access_of_device(PROT_READ | PROT_WRITE);
+}
+DeviceMemoryOpen::~DeviceMemoryOpen() {
+  if (--registry().open == 0) set_access_of_device(PROT_NONE);
+}
+
 bool is_memory_guard(uintptr_t address) {
-  for (const auto& [begin, a] : registry().by_begin) {
-    const auto first = reinterpret_cast<uintptr_t>(a.mapping);
-    if (address >= first && address < first + a.mapping_bytes) return true;
-  }
-  return false;
+  return nearest(reinterpret_cast<const void*>(address)) != nullptr;
 }
 
 }  // namespace emulator

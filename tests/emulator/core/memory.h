@@ -34,6 +34,16 @@ size_t allocated_bytes();
 void require_global(const void* pointer, size_t bytes, size_t align, const char* what,
                     const Site& site);
 
+// While one lives, memory of the device can be touched; otherwise the host's touch is a fault, as
+// it is on a real one.
+class DeviceMemoryOpen {
+ public:
+  DeviceMemoryOpen();
+  ~DeviceMemoryOpen();
+  DeviceMemoryOpen(const DeviceMemoryOpen&) = delete;
+  DeviceMemoryOpen& operator=(const DeviceMemoryOpen&) = delete;
+};
+
 // Lies the address in a guard region?
 bool is_memory_guard(uintptr_t address);
 

@@ -6,6 +6,8 @@
 #include <memory>
 #include <vector>
 
+#include "core/memory.h"
+
 namespace emulator {
 namespace {
 
@@ -65,6 +67,8 @@ void destroy_stream(cudaStream_t stream) {
 }
 
 void run_until(cudaStream_t stream, uint64_t position) {
+  if (stream->done >= position || stream->operations.empty()) return;
+  const DeviceMemoryOpen scope;
   while (stream->done < position && !stream->operations.empty()) run_one(stream);
 }
 

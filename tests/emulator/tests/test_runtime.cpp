@@ -1,4 +1,8 @@
 // Does the emulated runtime behave as CUDA's where host code could go wrong?
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <thread>
 
 #include "check.h"
@@ -136,6 +140,22 @@ std::string write_just_beyond() {
   return failure + explain(cudaFree(values));
 }
 
+// The host touches memory of the device: a process of its own dies of it, as with a real device.
+std::string touch_from_host() {
+  float* values = nullptr;
+  cudaMalloc(&values, sizeof *values);
+  const pid_t child = fork();
+  if (child == 0) {
+    signal(SIGSEGV, SIG_DFL);
+    *static_cast<volatile float*>(values) = 1;
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  cudaFree(values);
+  return WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV ? "died" : "";
+}
+
 std::string many_host_threads() {
   std::vector<std::thread> threads;
   bool is_right[4] = {};
@@ -172,6 +192,7 @@ int main() {
       {"too much shared memory", too_much_shared, "bytes of shared memory for a block, not 262144"},
       {"freed twice", free_twice, "not the start of an allocation"},
       {"written just beyond", write_just_beyond, "wrote beyond the end of the allocation"},
+      {"the host touches device memory", touch_from_host, "died"},
       {"many host threads", many_host_threads, ""},
   });
 }
