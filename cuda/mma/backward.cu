@@ -1,7 +1,5 @@
 // Backward by matrix instructions: which instances and grids; what surrounds the products (row
 // constants, sums over heads, gradients of a bias) is that of the FFMA path.
-#include <type_traits>
-
 #include "mma/dispatch.h"
 #include "mma/gradient.cuh"
 #include "mma/load.cuh"
@@ -58,41 +56,30 @@ void start_products(BackwardArguments& a, const Grids& grids, Launch& launch) {
   }
 }
 
-template <class Element, int kWidth, Budget kBudget>
-void start_products(BackwardArguments& a, const Grids& grids, Launch& launch) {
-  if constexpr (kBudget != Budget::kTuring && kWidth <= kWidestBoth)
-    if (features_of(a) == Features::kPlain)
-      return start_products<Element, kWidth, kBudget, Features::kPlain>(a, grids, launch);
-  start_products<Element, kWidth, kBudget, Features::kOptions>(a, grids, launch);
-}
-
-template <class Element, int kWidth>
-void start_products(BackwardArguments& a, Budget budget, const Grids& grids, Launch& launch) {
-  if constexpr (std::is_same_v<Element, Float16>)
-    if (budget == Budget::kTuring)
-      return start_products<Element, kWidth, Budget::kTuring>(a, grids, launch);
-  if constexpr (kWidth > kWidestSharedBackward)
-    if (budget == Budget::kSmall)
-      return start_products<Element, kWidth, Budget::kSmall>(a, grids, launch);
-  start_products<Element, kWidth, Budget::kLarge>(a, grids, launch);
+template <class Element>
+void start_products(const Instance* chosen, BackwardArguments& a, const Grids& grids,
+                    Launch& launch) {
+  with_instance(kBackwardInstances, chosen, [&](auto index) {
+    constexpr Instance i = kBackwardInstances[index.value];
+    if constexpr (has_element<Element>(i.budget))
+      start_products<Element, i.width, i.budget, i.features>(a, grids, launch);
+  });
 }
 
 void start_products(BackwardArguments& a, Launch& launch) {
   const Problem& p = a.params.problem;
-  const int width = instance_width(max_of(p.head_dim, p.head_dim_v));
-  const Budget budget = budget_of(launch.device, width, kWidestSharedBackward);
-  const int tile = backward_tile(width, budget);
+  const Instance* chosen = find_instance(kBackwardInstances, widest(p), kWidestSharedBackward,
+                                         features_of(a), launch.device);
+  const int tile = backward_tile(chosen->width, chosen->budget);
   const int64_t groups = p.batch * p.num_heads_kv;
   const int64_t query_tiles = divide_up(p.seqlen_q * p.group_size, tile),
                 key_tiles = divide_up(p.seqlen_k, tile);
   const Grids grids = {grid_of(groups * query_tiles), grid_of(groups * key_tiles), query_tiles,
                        key_tiles, launch.stream};
-  with_width(width, [&](auto w) {
-    if (dtype_of(p.q) == DType::kFloat16)
-      start_products<Float16, w.value>(a, budget, grids, launch);
-    else
-      start_products<BFloat16, w.value>(a, budget, grids, launch);
-  });
+  if (dtype_of(p.q) == DType::kFloat16)
+    start_products<Float16>(chosen, a, grids, launch);
+  else
+    start_products<BFloat16>(chosen, a, grids, launch);
 }
 
 Extras take_extras(const BackwardParams& params, Launch& launch) {

@@ -1,6 +1,5 @@
 // Forward by matrix instructions: when it can, with which instance and grid.
 #include <cstdio>
-#include <type_traits>
 
 #include "mma/combine.cuh"
 #include "mma/dispatch.h"
@@ -25,29 +24,20 @@ Features features_of(const Problem& p, const Problem& host) {
   return Features::kPlain;
 }
 
-// Instances exist with both features where that buys a second fragment of rows.
-constexpr bool is_compiled_plain(int width, Budget budget) {
-  return forward_row_fragments(width, budget, Features::kPlain) > 1;
+const Instance* instance_of(const Problem& p, Features features, const Device& device) {
+  return find_instance(kForwardInstances, widest(p), kWidestSharedForward, features, device);
 }
 
-template <class Element, int kWidth, Budget kBudget>
-cudaError_t start(const ForwardArguments& a, Features features, dim3 grid, cudaStream_t stream) {
-  if constexpr (is_compiled_plain(kWidth, kBudget))
-    if (features == Features::kPlain)
-      return launch_forward<Element, kWidth, kBudget, Features::kPlain>(a, grid, stream);
-  return launch_forward<Element, kWidth, kBudget, Features::kOptions>(a, grid, stream);
-}
-
-template <class Element, int kWidth>
-cudaError_t start(const ForwardArguments& a, Budget budget, Features features, dim3 grid,
-                  cudaStream_t stream) {
-  if constexpr (std::is_same_v<Element, Float16>)
-    if (budget == Budget::kTuring)
-      return start<Element, kWidth, Budget::kTuring>(a, features, grid, stream);
-  if constexpr (kWidth > kWidestSharedForward)
-    if (budget == Budget::kSmall)
-      return start<Element, kWidth, Budget::kSmall>(a, features, grid, stream);
-  return start<Element, kWidth, Budget::kLarge>(a, features, grid, stream);
+template <class Element>
+cudaError_t start_instance(const Instance* chosen, const ForwardArguments& a, dim3 grid,
+                           cudaStream_t stream) {
+  cudaError_t code = cudaSuccess;
+  with_instance(kForwardInstances, chosen, [&](auto index) {
+    constexpr Instance i = kForwardInstances[index.value];
+    if constexpr (has_element<Element>(i.budget))
+      code = launch_forward<Element, i.width, i.budget, i.features>(a, grid, stream);
+  });
+  return code;
 }
 
 // The most splits of a sequence; 0: none is split.
@@ -60,21 +50,16 @@ int64_t longest_split(const Problem& host) {
   return longest > 1 ? longest : 0;
 }
 
-Status start_forward(ForwardArguments& a, int width, int64_t tile_q, Launch& launch) {
+Status start_forward(ForwardArguments& a, Launch& launch) {
   const Problem& p = a.params.problem;
   const int64_t rows = p.seqlen_q * p.group_size;
-  a.items = max_of(divide_up(rows, tile_q), a.splits);
+  const Instance* chosen =
+      instance_of(p, features_of(p, *launch.host_problem), launch.device);
+  a.items = max_of(divide_up(rows, forward_tile_q(chosen->width, chosen->budget)), a.splits);
   const dim3 grid = grid_of(a.items * p.batch * p.num_heads_kv);
-  const Budget budget = budget_of(launch.device, width, kWidestSharedForward);
-  const Features features = features_of(p, *launch.host_problem);
-  launch.check(with_width(width,
-                          [&](auto w) {
-                            return dtype_of(p.q) == DType::kFloat16
-                                       ? start<Float16, w.value>(a, budget, features, grid,
-                                                                 launch.stream)
-                                       : start<BFloat16, w.value>(a, budget, features, grid,
-                                                                  launch.stream);
-                          }),
+  launch.check(dtype_of(p.q) == DType::kFloat16
+                   ? start_instance<Float16>(chosen, a, grid, launch.stream)
+                   : start_instance<BFloat16>(chosen, a, grid, launch.stream),
                "mma forward_kernel");
   if (!launch.status().is_ok() || a.splits == 0) return launch.status();
   const int64_t blocks = divide_up(rows, kCombineWarps) * p.batch * p.num_heads_kv;
@@ -94,7 +79,6 @@ Status forward(const ForwardParams& params, Launch& launch) {
   const Problem& p = params.problem;
   const int64_t rows = p.seqlen_q * p.group_size;
   if (p.batch == 0 || p.num_heads_kv == 0 || rows == 0) return launch.status();
-  const int width = instance_width(max_of(p.head_dim, p.head_dim_v));
   ForwardArguments a{params,         has_chunks(p.q), has_chunks(p.k), has_chunks(p.v),
                      has_pairs(params.out), 0,        longest_split(*launch.host_problem),
                      nullptr,        nullptr,         min_of(rows, kFewRows)};
@@ -104,19 +88,18 @@ Status forward(const ForwardParams& params, Launch& launch) {
     a.partials = launch.take<float>(states * p.head_dim_v);
     if (!launch.status().is_ok()) return launch.status();
   }
-  return start_forward(a, width, forward_tile_q(width, budget_of(launch.device, width, kWidestSharedForward)), launch);
+  return start_forward(a, launch);
 }
 
 int describe_forward(const ForwardParams& params, const Device& device, char* text,
                      size_t capacity) {
   const Problem& p = params.problem;
-  const int width = instance_width(max_of(p.head_dim, p.head_dim_v));
-  const Budget budget = budget_of(device, width, kWidestSharedForward);
+  const Instance& i = *instance_of(p, Features::kOptions, device);
   return std::snprintf(text, capacity,
                        "\"kernel\": \"mma\", \"instruction\": \"%s\", \"width\": %d, "
                        "\"tile_q\": %d, \"tile_k\": %d, \"split_keys\": %lld",
-                       budget == Budget::kTuring ? "m16n8k8" : "m16n8k16", width,
-                       forward_tile_q(width, budget), forward_tile_k(width, budget),
+                       i.budget == Budget::kTuring ? "m16n8k8" : "m16n8k16", i.width,
+                       forward_tile_q(i.width, i.budget), forward_tile_k(i.width, i.budget),
                        static_cast<long long>(kSplitKeys));
 }
 

@@ -121,7 +121,8 @@ PTX_FN void load_key_rows(const Group& g, const TensorView& t, bool has_chunks, 
         tile, source, count, thread, [&](int i) { return key_offset(g, t, begin + i); });
 }
 
-// 1 / |x| of the tile's rows to `out` (float, one a row), 1 for a row of zeros: its scores are 0.
+// 1 / |x| of the rows of a tile to `out` (float, one a row), 0 for a row of zeros: its scores and its
+// gradient are 0.
 template <class Element, int kThreads, int kRows, int kColumns>
 PTX_FN void invert_norms(uint32_t tile, int thread, uint32_t out) {
   using Layout = TileLayout<kColumns>;
@@ -137,7 +138,7 @@ PTX_FN void invert_norms(uint32_t tile, int thread, uint32_t out) {
         square += x.x * x.x + x.y * x.y;
       }
     }
-    ptx::st_shared(out + 4 * static_cast<uint32_t>(row), square == 0 ? 1.f : 1 / sqrtf(square));
+    ptx::st_shared(out + 4 * static_cast<uint32_t>(row), square == 0 ? 0.f : 1 / sqrtf(square));
   }
 }
 

@@ -19,7 +19,7 @@ constexpr uint32_t bytes_of(Budget budget) {
 
 // Up to this width the tiles chosen for much memory fit into 99 KB as well: one instance for all
 // architectures from sm_80 on.
-constexpr int kWidestSharedForward = 192, kWidestSharedBackward = 128;
+constexpr int kWidestSharedForward = 256, kWidestSharedBackward = 128;
 constexpr uint32_t allowed_bytes(int head_dim, int widest_shared, Budget budget) {
   return bytes_of(head_dim <= widest_shared && budget == Budget::kLarge ? Budget::kSmall : budget);
 }
@@ -65,7 +65,7 @@ constexpr int forward_row_fragments(int head_dim, Budget budget, Features featur
 }
 constexpr int forward_tile_q(int head_dim, Budget budget) {
   if (budget == Budget::kTuring) return head_dim > 192 ? 32 : 64;
-  return head_dim > 192 && budget == Budget::kSmall ? 64 : 128;
+  return head_dim > 192 ? 64 : 128;
 }
 // The same for all features: which kernel runs does not show in the bits of a row.
 constexpr int forward_tile_k(int head_dim, Budget budget) {
@@ -104,11 +104,28 @@ using BackwardShape =
 // k and v, long enough to hide a block's start.
 constexpr int64_t kFewRows = 64, kSplitKeys = 512;
 
-// The narrowest instance that holds a row of `head_dim` elements; 0: none does.
-constexpr int instance_width(int64_t head_dim) {
-  for (int width : {32, 64, 96, 128, 192, 256})
-    if (head_dim <= width) return width;
-  return 0;
-}
+// What is compiled, for each element type, in the order in which it is tried; the lines of
+// cuda/instances.txt say the same, and the linker that they do. Narrower rows are padded with zeros:
+// a width more costs half a minute of compile time over all architectures.
+struct Instance {
+  int width;
+  Budget budget;
+  Features features;
+};
+constexpr Instance kForwardInstances[] = {
+    {32, Budget::kLarge, Features::kPlain},     {64, Budget::kLarge, Features::kPlain},
+    {96, Budget::kLarge, Features::kPlain},     {128, Budget::kLarge, Features::kPlain},
+    {64, Budget::kLarge, Features::kOptions},   {128, Budget::kLarge, Features::kOptions},
+    {192, Budget::kLarge, Features::kOptions},  {256, Budget::kLarge, Features::kOptions},
+    {64, Budget::kTuring, Features::kOptions},  {128, Budget::kTuring, Features::kOptions},
+    {192, Budget::kTuring, Features::kOptions}, {256, Budget::kTuring, Features::kOptions},
+};
+constexpr Instance kBackwardInstances[] = {
+    {64, Budget::kLarge, Features::kPlain},     {96, Budget::kLarge, Features::kPlain},
+    {128, Budget::kLarge, Features::kPlain},    {64, Budget::kLarge, Features::kOptions},
+    {128, Budget::kLarge, Features::kOptions},  {256, Budget::kLarge, Features::kOptions},
+    {256, Budget::kSmall, Features::kOptions},  {64, Budget::kTuring, Features::kOptions},
+    {128, Budget::kTuring, Features::kOptions}, {256, Budget::kTuring, Features::kOptions},
+};
 
 }  // namespace attnext::cuda::mma
