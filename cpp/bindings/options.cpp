@@ -156,6 +156,9 @@ Options::Options(const py::tuple& values, const Array& q) {
   c.memory = q.place.memory;
   c.device = q.place.device;
   c.stream = q.place.stream;
+  if (c.backend == ATTNEXT_CPU && q.place.is_cuda())
+    raise(PyExc_TypeError, "backend 'cpu' computes in host memory, found q on ",
+          place_text(q.place));
   layout = parse_layout(value(Option::kLayout));
   read_score(value(Option::kScore), q);
   read_scale(value(Option::kScale), q);

@@ -84,7 +84,7 @@ def test_a_device_array_beside_host_arrays(arrays):
 
 def test_the_cpu_refuses_cuda_memory(arrays):
     _, device = arrays
-    expected = "^attention: backend 'cpu' computes in host memory, found tensors in CUDA memory"
+    expected = "^attention: backend 'cpu' computes in host memory, found q on cuda:0"
     with pytest.raises(TypeError, match=expected):
         attnext.attention(*device, backend="cpu")
 
