@@ -87,6 +87,11 @@ PTX_FN int64_t row_base(const Problem& p, const Group& g) {
   const int64_t queries_before = p.is_packed ? g.q_begin : g.sequence * p.seqlen_q;
   return queries_before * p.num_heads_q + g.head_kv * p.group_size * g.mask.seqlen_q;
 }
+// A row's place there: by query and head, also where a block has chosen queries or one head.
+PTX_FN int64_t workspace_row(const Problem& p, const Group& g, int64_t row) {
+  return row_base(p, g) + query_of(g, row) * p.group_size + head_of(g, row) -
+         g.head_kv * p.group_size;
+}
 // Likewise keys: [sequence, head_kv, key].
 PTX_FN int64_t key_base(const Problem& p, const Group& g) {
   const int64_t keys_before = p.is_packed ? g.k_begin : g.sequence * p.seqlen_k;

@@ -254,8 +254,7 @@ PTX_FN void add_tile_mass(const StatsArguments<A>& a, const Group& g, Span rows,
   for (int i = 0; i < kRows; ++i) {
     const int64_t row = rows.begin + thread_place().ty * kRows + i;
     if (row >= rows.end) continue;
-    const int64_t at = row_base(p, again) + query_of(again, row) * p.group_size +
-                       again.first_head % p.group_size;
+    const int64_t at = workspace_row(p, again, row);
     const A base = a.weights.base[at], factor = a.weights.factor[at];
 #pragma unroll
     for (int j = 0; j < kQuad; ++j)
