@@ -34,7 +34,9 @@ struct ForwardMemory {
                             kV = kK + Layout::bytes(Shape::kTileK),
                             kNormsQ = kV + Layout::bytes(Shape::kTileK),
                             kNormsK = kNormsQ + 4 * Shape::kTileQ,
-                            kBytes = kNormsK + 4 * Shape::kTileK;
+                            kScales = kNormsK + 4 * Shape::kTileK,
+                            kBytes = kScales + 4 * Shape::kTileQ;
+  static_assert(kSplitKeys % Shape::kTileK == 0, "a split must end with a tile");
   static_assert(kBytes <= allowed_bytes(Shape::kHeadDim, kWidestSharedForward, Shape::kBudget), "a block must fit the architecture's memory");
 };
 
@@ -74,9 +76,8 @@ struct ForwardBlock {
 
   const ForwardArguments& a;
   int32_t sequence, head_kv;
-  int64_t first_row;  // of the group: the tile's first
-  bool is_scaled;     // scores are multiplied by their scale before the softmax
-  float scale[kRowFragments][2];  // to base 2
+  int32_t row_tile;  // which tile of the group's rows
+  bool is_scaled;    // scores are multiplied by their scale before the softmax
 
   // Through a shuffle, so that what follows from it is found again where it is needed rather than
   // kept in registers across the loop: that spilled 250 bytes at head_dim 128.
@@ -85,14 +86,35 @@ struct ForwardBlock {
   // Of the tile: the warp's first.
   PTX_FN static int warp_row() { return static_cast<int>(ptx::warp_index()) * Shape::kWarpRows; }
   PTX_FN Group group() const { return group_of(a.params.problem, sequence, head_kv); }
+  PTX_FN int64_t first_row() const { return int64_t{row_tile} * Shape::kTileQ; }
   PTX_FN bool has_cosine() const {
     return Shape::kHasOptions && a.params.problem.score == Score::kCosine;
   }
 
   PTX_FN void load_queries() const {
     load_query_rows<Shape::kThreads, Shape::kTileQ, kHeadDim>(
-        group(), a.params.problem.q, a.q_has_chunks, ptx::dyn_smem() + Memory::kQ, first_row,
+        group(), a.params.problem.q, a.q_has_chunks, ptx::dyn_smem() + Memory::kQ, first_row(),
         thread());
+  }
+
+  // Of the tile's rows, to base 2: kept in shared memory, as registers are for sums.
+  PTX_FN void store_scales() const {
+    const Group g = group();
+    for (int i = thread(); i < Shape::kTileQ; i += Shape::kThreads) {
+      const int64_t row = min_of(first_row() + i, g.num_rows - 1);
+      ptx::st_shared(
+          ptx::dyn_smem() + Memory::kScales + 4 * static_cast<uint32_t>(i),
+          static_cast<float>(a.params.problem.scale[position_of(g, row).head] * kLog2E));
+    }
+  }
+  PTX_FN void load_scales(float (&scale)[kRowFragments][2]) const {
+#pragma unroll
+    for (int m = 0; m < kRowFragments; ++m)
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+        scale[m][half] = ptx::ld_shared<float>(
+            ptx::dyn_smem() + Memory::kScales +
+            4 * static_cast<uint32_t>(warp_row() + 16 * m + fragment_row(lane(), half)));
   }
 
   PTX_FN void load_keys(const TensorView& t, bool has_chunks, uint32_t at, int64_t begin) const {
@@ -111,7 +133,7 @@ struct ForwardBlock {
   }
 
   PTX_FN WarpTile tile_at(const Group& g, int64_t begin) const {
-    const int64_t first = first_row + warp_row();
+    const int64_t first = first_row() + warp_row();
     const Span keys = {begin, begin + kTileK};
     const Span rows = {first, min_of(first + Shape::kWarpRows, g.num_rows)};
     const TileKind kind = rows.begin < rows.end ? classify_tile(g.mask, queries_of(g, rows), keys)
@@ -123,17 +145,14 @@ struct ForwardBlock {
   PTX_FN void soften_scores(TileKind kind, int64_t begin, Scores& s,
                             RowState<kRowFragments>& state, Sums& o) const {
     float factor[kRowFragments][2];
-#pragma unroll
-    for (int m = 0; m < kRowFragments; ++m)
-#pragma unroll
-      for (int half = 0; half < 2; ++half) factor[m][half] = is_scaled ? 1.f : scale[m][half];
+    load_scales(factor);
     if constexpr (Shape::kHasOptions) {
       const uint32_t shared = ptx::dyn_smem();
       const Group g = group();
       const WarpTile tile = tile_at(g, begin);
       if (has_cosine())
         normalise_scores(shared + Memory::kNormsQ, shared + Memory::kNormsK, warp_row(), lane(), s);
-      modify_scores(g, tile, is_scaled, scale, s);
+      modify_scores(g, tile, is_scaled, factor, s);
       soften(factor, s, state, o);
       if (g.problem->dropout.probability > 0)
         for_kept<kRowFragments, kTileK / 8>(g, tile, [&](int m, int j, int i, bool is_kept) {
@@ -156,8 +175,12 @@ struct ForwardBlock {
     if (keys.begin >= keys.end) return;
     load_queries();
     load_keys(p.k, a.k_has_chunks, Memory::kK, keys.begin);
+    store_scales();
+    const auto first_tile = static_cast<int32_t>(keys.begin / kTileK),
+               last_tile = static_cast<int32_t>((keys.end - 1) / kTileK);
 #pragma unroll 1
-    for (int64_t begin = keys.begin; begin < keys.end; begin += kTileK) {
+    for (int32_t key_tile = first_tile; key_tile <= last_tile; ++key_tile) {
+      const int64_t begin = int64_t{key_tile} * kTileK;
       ptx::cp_async_wait<0>();
       ptx::block_sync();  // k is there, and nobody reads the last v any more
       load_keys(p.v, a.v_has_chunks, Memory::kV, begin);
@@ -167,10 +190,10 @@ struct ForwardBlock {
       if (kind != TileKind::kSkip)
         multiply_rows<Element, kHeadDim>(ptx::dyn_smem() + Memory::kQ, warp_row(),
                                          ptx::dyn_smem() + Memory::kK, lane(), s);
-      if (has_cosine()) invert_all_norms(begin == keys.begin);
+      if (has_cosine()) invert_all_norms(key_tile == first_tile);
       ptx::cp_async_wait<0>();
       ptx::block_sync();  // v is there, and nobody reads k any more
-      if (begin + kTileK < keys.end) load_keys(p.k, a.k_has_chunks, Memory::kK, begin + kTileK);
+      if (key_tile < last_tile) load_keys(p.k, a.k_has_chunks, Memory::kK, begin + kTileK);
       if (kind == TileKind::kSkip) continue;
       soften_scores(kind, begin, s, state, o);
       multiply_weights<Element>(s, ptx::dyn_smem() + Memory::kV, lane(), o);
@@ -181,23 +204,9 @@ struct ForwardBlock {
 template <class Element, class Shape>
 PTX_FN ForwardBlock<Element, Shape> forward_block(const ForwardArguments& a, const Group& g,
                                                   int64_t first_row) {
-  using Block = ForwardBlock<Element, Shape>;
-  Block block{a,
-              static_cast<int32_t>(g.sequence),
-              static_cast<int32_t>(g.head_kv),
-              first_row,
-              Shape::kHasOptions && scales_scores(g),
-              {}};
-  const WarpTile tile = {first_row + Block::warp_row(), {0, 0}, TileKind::kSkip, Block::lane()};
-#pragma unroll
-  for (int m = 0; m < Shape::kRowFragments; ++m)
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int64_t row = max_of(row_of(g, tile, m, half), 0);
-      block.scale[m][half] =
-          static_cast<float>(a.params.problem.scale[position_of(g, row).head] * kLog2E);
-    }
-  return block;
+  return {a, static_cast<int32_t>(g.sequence), static_cast<int32_t>(g.head_kv),
+          static_cast<int32_t>(first_row / Shape::kTileQ),
+          Shape::kHasOptions && scales_scores(g)};
 }
 
 }  // namespace attnext::cuda::mma

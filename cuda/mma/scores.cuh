@@ -136,10 +136,10 @@ PTX_FN float slope_of(const Group& g, int64_t head) {
 }
 
 // s: raw products in; out, scores to base 2 where `is_scaled`, else relative to their scale and
-// masked only. `scale`: to base 2, one a row.
+// masked only. `scale`: to base 2, one a row; what is left of it to multiply by.
 template <int kRowFragments, int kFragments>
 PTX_FN void modify_scores(const Group& g, const WarpTile& tile, bool is_scaled,
-                          const float (&scale)[kRowFragments][2],
+                          float (&scale)[kRowFragments][2],
                           Accumulator<kRowFragments, kFragments>& s) {
   const Problem& p = *g.problem;
   const bool is_partial = tile.kind == TileKind::kPartial;
@@ -157,6 +157,7 @@ PTX_FN void modify_scores(const Group& g, const WarpTile& tile, bool is_scaled,
         if (p.alibi_slopes)
           subtract_alibi(slope_of(g, at.head),
                          static_cast<float>(at.query + g.mask.diagonal - first), m, half, s);
+        scale[m][half] = 1;
       }
       if (is_partial) mask_by_rule(g.mask, tile, at.query, m, half, s);
       if (is_present(p.mask)) mask_by_tensor(g, tile, at, m, half, s);

@@ -67,9 +67,11 @@ constexpr int forward_tile_q(int head_dim, Budget budget) {
   if (budget == Budget::kTuring) return head_dim > 192 ? 32 : 64;
   return head_dim > 192 ? 64 : 128;
 }
-// The same for all features: which kernel runs does not show in the bits of a row.
+// The same for all features: which kernel runs does not show in the bits of a row. At width 128 the
+// two fragments of rows leave registers for 48 scores each; 64 spilled 172 bytes on sm_90.
 constexpr int forward_tile_k(int head_dim, Budget budget) {
-  return budget == Budget::kTuring && head_dim > 128 ? 32 : 64;
+  if (budget == Budget::kTuring && head_dim > 128) return 32;
+  return head_dim == 128 ? 48 : 64;
 }
 
 template <int kHeadDim, Budget kBudget, Features kFeatures>
@@ -94,15 +96,27 @@ constexpr int score_columns(int head_dim, int tile_k, Features features) {
   return features == Features::kOptions ? 16 : 32;
 }
 
+// dq and two tiles of scores share the registers: fewer keys at once where dq is wide (64 spilled
+// 580 bytes at width 256 on sm_90).
+constexpr int backward_queries_tile_k(int head_dim, Budget budget) {
+  const int tile = backward_tile(head_dim, budget);
+  return head_dim > kWidestBoth && tile > 32 ? 32 : tile;
+}
+
 template <int kHeadDim, Budget kBudget, Features kFeatures>
-using BackwardShape =
+using BackwardQueriesShape =
+    Shape<kHeadDim, kBudget, kFeatures, backward_tile(kHeadDim, kBudget) / kFragmentRows, 1,
+          backward_queries_tile_k(kHeadDim, kBudget)>;
+
+template <int kHeadDim, Budget kBudget, Features kFeatures>
+using BackwardKeysShape =
     Shape<kHeadDim, kBudget, kFeatures, backward_tile(kHeadDim, kBudget) / kFragmentRows, 1,
           backward_tile(kHeadDim, kBudget)>;
 
 // Decoding: at most this many rows (queries x group_size) are split over blocks of kSplitKeys keys.
-// Fixed, so that bits depend on a sequence's own shape only; 512 keys of head_dim 128 are 256 KB of
-// k and v, long enough to hide a block's start.
-constexpr int64_t kFewRows = 64, kSplitKeys = 512;
+// Fixed, so that bits depend on a sequence's own shape only; 576 keys of head_dim 128 are 288 KB of
+// k and v, long enough to hide a block's start, and a multiple of every tile of keys.
+constexpr int64_t kFewRows = 64, kSplitKeys = 576;
 
 // What is compiled, for each element type, in the order in which it is tried; the lines of
 // cuda/instances.txt say the same, and the linker that they do. Narrower rows are padded with zeros:
