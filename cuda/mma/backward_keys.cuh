@@ -13,7 +13,7 @@ PTX_FN void store_weights(const BackwardBlock<Element, Shape>& block, int64_t fi
                           int64_t begin) {
   using Block = BackwardBlock<Element, Shape>;
   using Memory = typename Block::Memory;
-  constexpr int kWidth = score_columns(Shape::kHeadDim, Shape::kTileK, Shape::kFeatures);
+  constexpr int kWidth = score_columns(Shape::kHeadDim, Shape::kTileK);
   const uint32_t shared = ptx::dyn_smem();
   const int lane = Block::lane(), warp_row = Block::warp_row();
   const Group g = block.group();

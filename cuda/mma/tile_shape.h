@@ -91,16 +91,15 @@ constexpr int backward_tile(int head_dim, Budget budget) {
 constexpr int kWidestBoth = 128;
 enum class KeyGradients { kBoth, kKeys, kValues };
 // Scores a warp holds at once beside dk and dv.
-constexpr int score_columns(int head_dim, int tile_k, Features features) {
-  if (head_dim <= 96 || tile_k <= 32) return tile_k;
-  return features == Features::kOptions ? 16 : 32;
+constexpr int score_columns(int head_dim, int tile_k) {
+  return head_dim <= 96 || tile_k <= 32 ? tile_k : 16;
 }
 
-// dq and two tiles of scores share the registers: fewer keys at once where dq is wide (64 spilled
-// 580 bytes at width 256 on sm_90).
+// dq and two tiles of scores share the registers: fewer keys at once where dq is wide (at width 256,
+// 64 spilled 580 bytes on sm_90 and 32 spilled 72 on sm_80).
 constexpr int backward_queries_tile_k(int head_dim, Budget budget) {
   const int tile = backward_tile(head_dim, budget);
-  return head_dim > kWidestBoth && tile > 32 ? 32 : tile;
+  return head_dim > kWidestBoth ? 16 : tile;
 }
 
 template <int kHeadDim, Budget kBudget, Features kFeatures>
