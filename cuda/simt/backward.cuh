@@ -113,11 +113,12 @@ PTX_FN void multiply_both(const BackwardArguments<A>& a, const BackwardShared<A,
   const Problem& p = a.params.problem;
   const RowSource<A> dout = dout_source(a, shared.queries),
                      v = row_source<A>(shared.keys.v, p.v, p.head_dim_v);
+  // The scores first: a tanh needs registers that dp would hold.
+  multiply_keys<Term, kQueries>(p, a.norms, shared.queries, shared.keys, shared.room, s);
   if constexpr (kQueries == Queries::kFirst)
     multiply<DotTerm, kQueries>(dout, v, dout, p.head_dim_v, shared.room, dp);
   else
     multiply<DotTerm, kQueries>(v, dout, dout, p.head_dim_v, shared.room, dp);
-  multiply_keys<Term, kQueries>(p, a.norms, shared.queries, shared.keys, shared.room, s);
 }
 
 // Rows a block's columns belong to, kept in registers: what a slope that is not bilinear needs.

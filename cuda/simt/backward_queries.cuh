@@ -61,13 +61,11 @@ PTX_FN void accumulate_query_gradient(const BackwardArguments<A>& a,
   A q[kRows][kColumns];
   load_own_rows<Term>(query_source<Term>(p, a.norms, shared.queries), columns, q);
   if constexpr (Term::kHasWeight) {
-    A weight[kRows][kColumns];
-    load_own_rows<Term>(vector_source<A>(shared.queries.weight, p.head_dim), columns, weight);
     for_slabs<kColumns>(k, num_keys, columns, shared.rows, [&](int first, int rows) {
       for_weighted<kRows, kColumns / kQuad, 1>(
           shared.tile, first, rows, shared.rows, columns.quads, [&](int i, int c, A ds, A key) {
             const Tanh<A> t = tanh_with_slope(q[i][c] + key);
-            sums.dq[i][c] += ds * Term::slope(t.slope, weight[i][c]);
+            sums.dq[i][c] += ds * t.slope;
             sums.dweight[i][c] += ds * t.value;
           });
     });
@@ -75,6 +73,21 @@ PTX_FN void accumulate_query_gradient(const BackwardArguments<A>& a,
     accumulate(shared.tile, k, num_keys, columns, shared.rows, sums.dq, [&](int i, int c, A key) {
       return Term::slope_q(Term::kIsBilinear ? A(0) : q[i][c], key);
     });
+  }
+}
+
+// A weight is a row's own: what its keys add up to is multiplied by it once.
+template <class Term, int kRows, int kColumns, class A>
+PTX_FN void weigh_query_gradient(const Problem& p, const QueryTables<A>& queries, Columns columns,
+                                 A (&dq)[kRows][kColumns]) {
+  if constexpr (Term::kHasWeight) {
+    A weight[kRows][kColumns];
+    load_own_rows<Term>(vector_source<A>(queries.weight, p.head_dim), columns, weight);
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c) dq[i][c] = Term::slope(dq[i][c], weight[i][c]);
+    }
   }
 }
 
@@ -97,6 +110,7 @@ PTX_FN void differentiate_queries(const BackwardArguments<A>& a, Span queries, S
     accumulate_query_gradient(a, shared, static_cast<int>(tile.keys.end - tile.keys.begin),
                               columns, sums);
   }
+  weigh_query_gradient<Term>(p, shared.queries, columns, sums.dq);
 }
 
 // Sums over the rows of each head of the tile, to a place of their own. Leaves a barrier to others.
