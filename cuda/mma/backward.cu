@@ -29,8 +29,8 @@ struct Grids {
 Features features_of(const BackwardArguments& a) {
   const Problem& p = a.params.problem;
   const bool has_options = p.score == Score::kCosine || p.softcap > 0 ||
-                           p.dropout.probability > 0 || is_present(p.mask) ||
-                           is_present(p.bias) || p.alibi_slopes != nullptr || a.row_sums != nullptr;
+                           p.dropout.probability > 0 || is_present(p.mask) || is_present(p.bias) ||
+                           p.alibi_slopes != nullptr || a.row_sums != nullptr;
   return has_options ? Features::kOptions : Features::kPlain;
 }
 
@@ -86,8 +86,8 @@ Extras take_extras(const BackwardParams& params, Launch& launch) {
   const Problem& p = params.problem;
   const int64_t rows = simt::workspace_rows(p);
   const simt::BiasSum bias = simt::bias_sum_of(params);
-  const bool has_row_sums = params.dscale || params.dalibi_slopes || params.dsinks ||
-                            bias == simt::BiasSum::kPerRow;
+  const bool has_row_sums =
+      params.dscale || params.dalibi_slopes || params.dsinks || bias == simt::BiasSum::kPerRow;
   const bool has_bias_product = bias == simt::BiasSum::kDense || bias == simt::BiasSum::kPerKey;
   Extras a{};
   a.params = params;

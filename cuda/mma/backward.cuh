@@ -19,10 +19,9 @@ struct BackwardMemory {
                             kNormsK = kNormsQ + 4 * Shape::kTileQ,
                             kQueryBytes = kNormsK + 4 * Shape::kTileK,
                             // The weights and their gradients, which only keys need transposed.
-                            kP = kQueryBytes, kDs = kP + Weights::bytes(Shape::kTileQ),
+      kP = kQueryBytes, kDs = kP + Weights::bytes(Shape::kTileQ),
                             kKeyBytes = kDs + Weights::bytes(Shape::kTileQ);
-  static_assert(kKeyBytes <=
-                    allowed_bytes(Shape::kHeadDim, kWidestSharedBackward, Shape::kBudget),
+  static_assert(kKeyBytes <= allowed_bytes(Shape::kHeadDim, kWidestSharedBackward, Shape::kBudget),
                 "a block must fit the architecture's memory");
 };
 
@@ -50,8 +49,8 @@ struct BackwardBlock {
 
   PTX_FN void load_queries(const TensorView& t, bool has_chunks, uint32_t at,
                            int64_t first_row) const {
-    load_query_rows<Shape::kThreads, kTileQ, kHeadDim>(group(), t, has_chunks,
-                                                       ptx::dyn_smem() + at, first_row, thread());
+    load_query_rows<Shape::kThreads, kTileQ, kHeadDim>(group(), t, has_chunks, ptx::dyn_smem() + at,
+                                                       first_row, thread());
   }
   PTX_FN void load_keys(const TensorView& t, bool has_chunks, uint32_t at, int64_t begin) const {
     load_key_rows<Shape::kThreads, kTileK, kHeadDim>(group(), t, has_chunks, ptx::dyn_smem() + at,
@@ -64,20 +63,20 @@ struct BackwardBlock {
   }
 
   PTX_FN void invert_query_norms() const {
-    invert_norms<Element, Shape::kThreads, kTileQ, kHeadDim>(
-        ptx::dyn_smem() + Memory::kQ, thread(), ptx::dyn_smem() + Memory::kNormsQ);
+    invert_norms<Element, Shape::kThreads, kTileQ, kHeadDim>(ptx::dyn_smem() + Memory::kQ, thread(),
+                                                             ptx::dyn_smem() + Memory::kNormsQ);
   }
   PTX_FN void invert_key_norms() const {
-    invert_norms<Element, Shape::kThreads, kTileK, kHeadDim>(
-        ptx::dyn_smem() + Memory::kK, thread(), ptx::dyn_smem() + Memory::kNormsK);
+    invert_norms<Element, Shape::kThreads, kTileK, kHeadDim>(ptx::dyn_smem() + Memory::kK, thread(),
+                                                             ptx::dyn_smem() + Memory::kNormsK);
   }
 
   PTX_FN WarpTile tile_at(const Group& g, int64_t first_row, int64_t begin, int width) const {
     const int64_t first = first_row + warp_row();
     const Span rows = {first, min_of(first + kFragmentRows, g.num_rows)};
     const Span keys = {begin, begin + width};
-    const TileKind kind = rows.begin < rows.end ? classify_tile(g.mask, queries_of(g, rows), keys)
-                                                : TileKind::kSkip;
+    const TileKind kind =
+        rows.begin < rows.end ? classify_tile(g.mask, queries_of(g, rows), keys) : TileKind::kSkip;
     return {first, {begin, min_of(keys.end, g.mask.seqlen_k)}, kind, lane()};
   }
 
@@ -89,8 +88,8 @@ struct BackwardBlock {
     const auto skipped = static_cast<uint32_t>(Memory::Layout::bytes(first_column));
     clear(s);
     clear(dp);
-    multiply_rows<Element, kHeadDim>(shared + Memory::kQ, warp_row(),
-                                     shared + Memory::kK + skipped, lane(), s);
+    multiply_rows<Element, kHeadDim>(shared + Memory::kQ, warp_row(), shared + Memory::kK + skipped,
+                                     lane(), s);
     multiply_rows<Element, kHeadDim>(shared + Memory::kDout, warp_row(),
                                      shared + Memory::kV + skipped, lane(), dp);
   }
@@ -117,8 +116,8 @@ struct BackwardBlock {
     for (int j = 0; j < kFragments; ++j) {
       LaneWords drawn{};
       if (has_dropout)
-        drawn = draw_words(dropout, head, query,
-                           tile.keys.begin / 4 + 2 * j + tile.lane % 4 / 2, tile.lane);
+        drawn = draw_words(dropout, head, query, tile.keys.begin / 4 + 2 * j + tile.lane % 4 / 2,
+                           tile.lane);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int half = i / 2, key = 8 * j + i % 2;
@@ -156,8 +155,8 @@ struct BackwardBlock {
       inverse = ptx::ld_shared<float>(norms + 4 * static_cast<uint32_t>(row));
 #pragma unroll
       for (int j = 0; j < kHeadDim / 8; ++j) {
-        const float2 pair = Element::unpack(ptx::ld_shared<uint32_t>(
-            x + Layout::element(row, 8 * j + fragment_column(lane()))));
+        const float2 pair = Element::unpack(
+            ptx::ld_shared<uint32_t>(x + Layout::element(row, 8 * j + fragment_column(lane()))));
         projection += sums[0][j][2 * half] * pair.x + sums[0][j][2 * half + 1] * pair.y;
       }
       projection = row_total(projection) * inverse * scale;
@@ -168,7 +167,8 @@ struct BackwardBlock {
       const int column = 8 * j + fragment_column(lane());
       float low = sums[0][j][2 * half] * scale, high = sums[0][j][2 * half + 1] * scale;
       if (is_unnormalised) {
-        const float2 pair = Element::unpack(ptx::ld_shared<uint32_t>(x + Layout::element(row, column)));
+        const float2 pair =
+            Element::unpack(ptx::ld_shared<uint32_t>(x + Layout::element(row, column)));
         low = normalised_gradient(low, pair.x * inverse, projection, inverse);
         high = normalised_gradient(high, pair.y * inverse, projection, inverse);
       }

@@ -6,8 +6,8 @@
 
 namespace attnext::cuda::mma {
 
-// The weights of a warp's rows, and their gradients, to shared memory: some keys at a time, as dk and
-// dv fill the registers.
+// The weights of a warp's rows, and their gradients, to shared memory: some keys at a time, as dk
+// and dv fill the registers.
 template <class Element, class Shape, KeyGradients kWanted>
 PTX_FN void store_weights(const BackwardBlock<Element, Shape>& block, int64_t first_row,
                           int64_t begin) {

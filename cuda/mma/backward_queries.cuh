@@ -54,8 +54,7 @@ PTX_FN void store_row_sums(const BackwardArguments& a, const Group& g, Position 
   for (int i = 0; i < kNumRowSums; ++i) {
     const float sum = row_total(sums[i]);
     if (exists && lane % 4 == 0)
-      ptx::st_global(a.row_sums + workspace_row(g, at) * kNumRowSums + i,
-                     static_cast<double>(sum));
+      ptx::st_global(a.row_sums + workspace_row(g, at) * kNumRowSums + i, static_cast<double>(sum));
   }
 }
 

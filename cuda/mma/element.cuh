@@ -60,10 +60,10 @@ PTX_FN void with_storage(DType dtype, F&& f) {
 }
 
 ATTNEXT_HD int size_of(DType dtype) {
-  return dtype == DType::kFloat64 || dtype == DType::kInt64                           ? 8
-         : dtype == DType::kFloat32 || dtype == DType::kInt32                         ? 4
-         : dtype == DType::kFloat16 || dtype == DType::kBFloat16                      ? 2
-                                                                                      : 1;
+  return dtype == DType::kFloat64 || dtype == DType::kInt64      ? 8
+         : dtype == DType::kFloat32 || dtype == DType::kInt32    ? 4
+         : dtype == DType::kFloat16 || dtype == DType::kBFloat16 ? 2
+                                                                 : 1;
 }
 
 // Element `offset` (in elements) of a float tensor of any dtype.
@@ -71,8 +71,8 @@ PTX_FN float read_float(const TensorView& t, int64_t offset) {
   float value = 0;
   with_storage(dtype_of(t), [&](auto storage) {
     using Storage = decltype(storage);
-    value = Storage::widen(
-        ptx::ld_global(static_cast<const typename Storage::Type*>(t.data) + offset));
+    value =
+        Storage::widen(ptx::ld_global(static_cast<const typename Storage::Type*>(t.data) + offset));
   });
   return value;
 }

@@ -16,8 +16,8 @@ namespace {
 // Masks by rule alone, and scales that keep the order of scores: the plain kernel.
 Features features_of(const Problem& p, const Problem& host) {
   const bool has_options = p.score == Score::kCosine || p.softcap > 0 ||
-                           p.dropout.probability > 0 || is_present(p.mask) ||
-                           is_present(p.bias) || p.alibi_slopes != nullptr;
+                           p.dropout.probability > 0 || is_present(p.mask) || is_present(p.bias) ||
+                           p.alibi_slopes != nullptr;
   if (has_options) return Features::kOptions;
   for (int64_t i = 0; i < p.num_heads_q; ++i)
     if (!(host.scale[i] > 0)) return Features::kOptions;
@@ -53,8 +53,7 @@ int64_t longest_split(const Problem& host) {
 Status start_forward(ForwardArguments& a, Launch& launch) {
   const Problem& p = a.params.problem;
   const int64_t rows = p.seqlen_q * p.group_size;
-  const Instance* chosen =
-      instance_of(p, features_of(p, *launch.host_problem), launch.device);
+  const Instance* chosen = instance_of(p, features_of(p, *launch.host_problem), launch.device);
   a.items = max_of(divide_up(rows, forward_tile_q(chosen->width, chosen->budget)), a.splits);
   const dim3 grid = grid_of(a.items * p.batch * p.num_heads_kv);
   launch.check(dtype_of(p.q) == DType::kFloat16
@@ -63,9 +62,9 @@ Status start_forward(ForwardArguments& a, Launch& launch) {
                "mma forward_kernel");
   if (!launch.status().is_ok() || a.splits == 0) return launch.status();
   const int64_t blocks = divide_up(rows, kCombineWarps) * p.batch * p.num_heads_kv;
-  launch.check(ptx::launch(combine_kernel, grid_of(blocks), dim3(32 * kCombineWarps), 0,
-                           launch.stream, a),
-               "mma combine_kernel");
+  launch.check(
+      ptx::launch(combine_kernel, grid_of(blocks), dim3(32 * kCombineWarps), 0, launch.stream, a),
+      "mma combine_kernel");
   return launch.status();
 }
 
@@ -79,9 +78,16 @@ Status forward(const ForwardParams& params, Launch& launch) {
   const Problem& p = params.problem;
   const int64_t rows = p.seqlen_q * p.group_size;
   if (p.batch == 0 || p.num_heads_kv == 0 || rows == 0) return launch.status();
-  ForwardArguments a{params,         has_chunks(p.q), has_chunks(p.k), has_chunks(p.v),
-                     has_pairs(params.out), 0,        longest_split(*launch.host_problem),
-                     nullptr,        nullptr,         min_of(rows, kFewRows)};
+  ForwardArguments a{params,
+                     has_chunks(p.q),
+                     has_chunks(p.k),
+                     has_chunks(p.v),
+                     has_pairs(params.out),
+                     0,
+                     longest_split(*launch.host_problem),
+                     nullptr,
+                     nullptr,
+                     min_of(rows, kFewRows)};
   if (a.splits > 0) {
     const int64_t states = p.batch * p.num_heads_kv * a.splits * a.partial_rows;
     a.states = launch.take<float2>(states);

@@ -37,7 +37,8 @@ struct ForwardMemory {
                             kScales = kNormsK + 4 * Shape::kTileK,
                             kBytes = kScales + 4 * Shape::kTileQ;
   static_assert(kSplitKeys % Shape::kTileK == 0, "a split must end with a tile");
-  static_assert(kBytes <= allowed_bytes(Shape::kHeadDim, kWidestSharedForward, Shape::kBudget), "a block must fit the architecture's memory");
+  static_assert(kBytes <= allowed_bytes(Shape::kHeadDim, kWidestSharedForward, Shape::kBudget),
+                "a block must fit the architecture's memory");
 };
 
 // One block's part of the problem.
@@ -102,9 +103,8 @@ struct ForwardBlock {
     const Group g = group();
     for (int i = thread(); i < Shape::kTileQ; i += Shape::kThreads) {
       const int64_t row = min_of(first_row() + i, g.num_rows - 1);
-      ptx::st_shared(
-          ptx::dyn_smem() + Memory::kScales + 4 * static_cast<uint32_t>(i),
-          static_cast<float>(a.params.problem.scale[position_of(g, row).head] * kLog2E));
+      ptx::st_shared(ptx::dyn_smem() + Memory::kScales + 4 * static_cast<uint32_t>(i),
+                     static_cast<float>(a.params.problem.scale[position_of(g, row).head] * kLog2E));
     }
   }
   PTX_FN void load_scales(float (&scale)[kRowFragments][2]) const {
@@ -126,24 +126,24 @@ struct ForwardBlock {
   PTX_FN void invert_all_norms(bool is_first) const {
     const uint32_t shared = ptx::dyn_smem();
     if (is_first)
-      invert_norms<Element, Shape::kThreads, Shape::kTileQ, kHeadDim>(
-          shared + Memory::kQ, thread(), shared + Memory::kNormsQ);
+      invert_norms<Element, Shape::kThreads, Shape::kTileQ, kHeadDim>(shared + Memory::kQ, thread(),
+                                                                      shared + Memory::kNormsQ);
     invert_norms<Element, Shape::kThreads, kTileK, kHeadDim>(shared + Memory::kK, thread(),
-                                                            shared + Memory::kNormsK);
+                                                             shared + Memory::kNormsK);
   }
 
   PTX_FN WarpTile tile_at(const Group& g, int64_t begin) const {
     const int64_t first = first_row() + warp_row();
     const Span keys = {begin, begin + kTileK};
     const Span rows = {first, min_of(first + Shape::kWarpRows, g.num_rows)};
-    const TileKind kind = rows.begin < rows.end ? classify_tile(g.mask, queries_of(g, rows), keys)
-                                                : TileKind::kSkip;
+    const TileKind kind =
+        rows.begin < rows.end ? classify_tile(g.mask, queries_of(g, rows), keys) : TileKind::kSkip;
     return {first, {begin, min_of(keys.end, g.mask.seqlen_k)}, kind, lane()};
   }
 
   // s: raw products in, weights out.
-  PTX_FN void soften_scores(TileKind kind, int64_t begin, Scores& s,
-                            RowState<kRowFragments>& state, Sums& o) const {
+  PTX_FN void soften_scores(TileKind kind, int64_t begin, Scores& s, RowState<kRowFragments>& state,
+                            Sums& o) const {
     float factor[kRowFragments][2];
     load_scales(factor);
     if constexpr (Shape::kHasOptions) {
@@ -167,9 +167,9 @@ struct ForwardBlock {
     }
   }
 
-  // All keys of `keys`, a tile at a time. k and v have one buffer each: v is loaded while the scores
-  // are computed, the next k while they are used, so that a block takes half the memory of two
-  // stages and two blocks fit where one would.
+  // All keys of `keys`, a tile at a time. k and v have one buffer each: v is loaded while the
+  // scores are computed, the next k while they are used, so that a block takes half the memory of
+  // two stages and two blocks fit where one would.
   PTX_FN void run(Span keys, RowState<kRowFragments>& state, Sums& o) const {
     const Problem& p = a.params.problem;
     if (keys.begin >= keys.end) return;
@@ -205,8 +205,7 @@ template <class Element, class Shape>
 PTX_FN ForwardBlock<Element, Shape> forward_block(const ForwardArguments& a, const Group& g,
                                                   int64_t first_row) {
   return {a, static_cast<int32_t>(g.sequence), static_cast<int32_t>(g.head_kv),
-          static_cast<int32_t>(first_row / Shape::kTileQ),
-          Shape::kHasOptions && scales_scores(g)};
+          static_cast<int32_t>(first_row / Shape::kTileQ), Shape::kHasOptions && scales_scores(g)};
 }
 
 }  // namespace attnext::cuda::mma

@@ -8,8 +8,8 @@ namespace attnext::cuda::mma {
 
 template <class Shape>
 PTX_FN void store_row(const ForwardArguments& a, const Group& g, int64_t row, int lane,
-                      const FinishedRow& finished,
-                      const float (&o)[Shape::kHeadDim / 8][4], int half) {
+                      const FinishedRow& finished, const float (&o)[Shape::kHeadDim / 8][4],
+                      int half) {
   const Problem& p = a.params.problem;
   const bool exists = row < g.num_rows;
   if (!exists && row >= rows_in_memory(g)) return;

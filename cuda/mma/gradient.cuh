@@ -12,7 +12,7 @@ struct BackwardArguments {
   BackwardParams params;
   bool q_has_chunks, k_has_chunks, v_has_chunks, dout_has_chunks;
   bool dq_has_pairs, dk_has_pairs, dv_has_pairs;
-  int64_t items;  // blocks for each (sequence, key head)
+  int64_t items;                  // blocks for each (sequence, key head)
   const float *lse_log2, *delta;  // by workspace_row
   double* row_sums;               // by workspace_row, kNumRowSums each; null where not wanted
 };
@@ -93,8 +93,7 @@ PTX_FN float pair_score(const Group& g, const WarpTile& tile, Position at, float
       const float b = pair_bias(g, at, first_key + key);
       score = b == negative_infinity() ? b : score + b * static_cast<float>(kLog2E);
     }
-    if (p.alibi_slopes)
-      score -= slope_of(g, at.head) * pair_distance(g, at, first_key, key);
+    if (p.alibi_slopes) score -= slope_of(g, at.head) * pair_distance(g, at, first_key, key);
     if (is_present(p.mask) && exists && is_masked_by_tensor(g, at, first_key + key))
       score = negative_infinity();
   }

@@ -51,8 +51,8 @@ struct EvenRows {
   int64_t first, step;
 };
 
-// Tile rows 0 .. kRows - 1 <- source rows, of which the first `num_rows` exist; `offset(i)` is where
-// row i begins. The caller commits and waits, and meets the block before anyone reads.
+// Tile rows 0 .. kRows - 1 <- source rows, of which the first `num_rows` exist; `offset(i)` is
+// where row i begins. The caller commits and waits, and meets the block before anyone reads.
 template <int kThreads, int kRows, int kColumns, class F>
 PTX_FN void load_any_rows(uint32_t tile, const RowSource& source, int num_rows, int thread,
                           F&& offset) {
@@ -71,8 +71,8 @@ PTX_FN void load_any_rows(uint32_t tile, const RowSource& source, int num_rows, 
   }
 }
 
-// The same where it is quick: a thread keeps its column where it can, and steps from row to row. Not
-// unrolled further: next to the sums there are no registers for more addresses.
+// The same where it is quick: a thread keeps its column where it can, and steps from row to row.
+// Not unrolled further: next to the sums there are no registers for more addresses.
 template <int kThreads, int kRows, int kColumns>
 PTX_FN void load_even_rows(uint32_t tile, const RowSource& source, int num_rows, int thread,
                            EvenRows rows) {
@@ -117,12 +117,12 @@ PTX_FN void load_key_rows(const Group& g, const TensorView& t, bool has_chunks, 
     load_even_rows<kThreads, kRows, kColumns>(tile, source, count, thread,
                                               {key_offset(g, t, begin), t.strides[2]});
   else
-    load_any_rows<kThreads, kRows, kColumns>(
-        tile, source, count, thread, [&](int i) { return key_offset(g, t, begin + i); });
+    load_any_rows<kThreads, kRows, kColumns>(tile, source, count, thread,
+                                             [&](int i) { return key_offset(g, t, begin + i); });
 }
 
-// 1 / |x| of the rows of a tile to `out` (float, one a row), 0 for a row of zeros: its scores and its
-// gradient are 0.
+// 1 / |x| of the rows of a tile to `out` (float, one a row), 0 for a row of zeros: its scores and
+// its gradient are 0.
 template <class Element, int kThreads, int kRows, int kColumns>
 PTX_FN void invert_norms(uint32_t tile, int thread, uint32_t out) {
   using Layout = TileLayout<kColumns>;

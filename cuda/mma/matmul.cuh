@@ -23,19 +23,20 @@ PTX_FN void clear(Accumulator<kRowFragments, kFragments>& x) {
 // s += a bT: rows first_row.. of tile `a` against the rows of tile `b`, both kDepth wide.
 template <class Element, int kDepth, int kRowFragments, int kFragments>
 PTX_FN void multiply_rows(uint32_t a, int first_row, uint32_t b, int lane,
-                       Accumulator<kRowFragments, kFragments>& s) {
+                          Accumulator<kRowFragments, kFragments>& s) {
   using Layout = TileLayout<kDepth>;
 #pragma unroll
   for (int k = 0; k < kDepth / 16; ++k) {
     uint32_t rows[kRowFragments][4];
 #pragma unroll
     for (int m = 0; m < kRowFragments; ++m)
-      ptx::ldmatrix_x4(rows[m], a + Layout::chunk(first_row + 16 * m + lane % 16, 2 * k + lane / 16));
+      ptx::ldmatrix_x4(rows[m],
+                       a + Layout::chunk(first_row + 16 * m + lane % 16, 2 * k + lane / 16));
 #pragma unroll
     for (int j = 0; j < kFragments / 2; ++j) {
       uint32_t columns[4];
-      ptx::ldmatrix_x4(columns, b + Layout::chunk(16 * j + lane % 8 + lane / 16 * 8,
-                                             2 * k + lane / 8 % 2));
+      ptx::ldmatrix_x4(columns,
+                       b + Layout::chunk(16 * j + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
 #pragma unroll
       for (int m = 0; m < kRowFragments; ++m) {
         Element::multiply(s[m][2 * j], rows[m], columns[0], columns[1]);
@@ -45,7 +46,8 @@ PTX_FN void multiply_rows(uint32_t a, int first_row, uint32_t b, int lane,
   }
 }
 
-// o += p b: weights in registers, rounded to 16 bits here, against the rows of tile `b`. An accumulator's fragments are, pair by pair, the left operand of a product.
+// o += p b: weights in registers, rounded to 16 bits here, against the rows of tile `b`. An
+// accumulator's fragments are, pair by pair, the left operand of a product.
 template <class Element, int kRowFragments, int kFragments, int kColumnFragments>
 PTX_FN void multiply_weights(const Accumulator<kRowFragments, kFragments>& p, uint32_t b, int lane,
                              Accumulator<kRowFragments, kColumnFragments>& o) {
@@ -57,8 +59,8 @@ PTX_FN void multiply_weights(const Accumulator<kRowFragments, kFragments>& p, ui
     for (int m = 0; m < kRowFragments; ++m)
 #pragma unroll
       for (int i = 0; i < 4; ++i)
-        weights[m][i] = Element::pack(p[m][2 * k + i / 2][i % 2 * 2],
-                                      p[m][2 * k + i / 2][i % 2 * 2 + 1]);
+        weights[m][i] =
+            Element::pack(p[m][2 * k + i / 2][i % 2 * 2], p[m][2 * k + i / 2][i % 2 * 2 + 1]);
 #pragma unroll
     for (int j = 0; j < kColumnFragments / 2; ++j) {
       uint32_t columns[4];
@@ -72,8 +74,8 @@ PTX_FN void multiply_weights(const Accumulator<kRowFragments, kFragments>& p, ui
   }
 }
 
-// c += aT b: columns first_column.. of tile `a`, kColumns wide, over its kRows rows, against the same
-// rows of tile `b`.
+// c += aT b: columns first_column.. of tile `a`, kColumns wide, over its kRows rows, against the
+// same rows of tile `b`.
 template <class Element, int kRows, int kColumns, int kColumnFragments>
 PTX_FN void multiply_columns(uint32_t a, int first_column, uint32_t b, int lane,
                              Accumulator<1, kColumnFragments>& c) {

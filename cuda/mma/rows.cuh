@@ -19,15 +19,8 @@ struct Group {
 
 PTX_FN Group group_of(const Problem& problem, int64_t sequence, int64_t head_kv) {
   const Sequence& s = problem.sequences[sequence];
-  return {&problem,
-          sequence,
-          head_kv,
-          head_kv * problem.group_size,
-          problem.group_size,
-          s.mask,
-          s.q_begin,
-          s.k_begin,
-          s.mask.seqlen_q * problem.group_size};
+  return {&problem, sequence,  head_kv,   head_kv * problem.group_size,        problem.group_size,
+          s.mask,   s.q_begin, s.k_begin, s.mask.seqlen_q * problem.group_size};
 }
 
 // The rows of a single query head.
@@ -49,8 +42,7 @@ PTX_FN Position position_of(const Group& g, int64_t row) {
   if (size == 1) return {row, g.first_head};
   if (row < INT32_MAX && size < INT32_MAX) {
     const uint32_t query = static_cast<uint32_t>(row) / static_cast<uint32_t>(size);
-    return {query, g.first_head + static_cast<uint32_t>(row) -
-                       query * static_cast<uint32_t>(size)};
+    return {query, g.first_head + static_cast<uint32_t>(row) - query * static_cast<uint32_t>(size)};
   }
   return {row / size, g.first_head + row % size};
 }
@@ -72,9 +64,8 @@ PTX_FN int64_t key_offset(const Group& g, const TensorView& t, int64_t key) {
   int64_t batch = p.is_packed ? 0 : g.sequence, position = g.k_begin + key;
   if (p.page_size > 0) {
     const bool is_short = key < INT32_MAX && p.page_size < INT32_MAX;
-    const int64_t entry = is_short
-                              ? static_cast<uint32_t>(key) / static_cast<uint32_t>(p.page_size)
-                              : key / p.page_size;
+    const int64_t entry = is_short ? static_cast<uint32_t>(key) / static_cast<uint32_t>(p.page_size)
+                                   : key / p.page_size;
     const int64_t at = g.sequence * p.block_table.strides[0] + entry * p.block_table.strides[1];
     batch = dtype_of(p.block_table) == DType::kInt32
                 ? ptx::ld_global(static_cast<const int32_t*>(p.block_table.data) + at)

@@ -17,7 +17,8 @@ struct WarpTile {
   int lane;
 };
 
-// A lane's rows beyond the group's repeat its last one: they read what is there, and are not stored.
+// A lane's rows beyond the group's repeat its last one: they read what is there, and are not
+// stored.
 PTX_FN int64_t row_of(const Group& g, const WarpTile& tile, int m, int half) {
   return min_of(tile.first_row + 16 * m + fragment_row(tile.lane, half), g.num_rows - 1);
 }
@@ -90,8 +91,8 @@ PTX_FN void mask_by_tensor(const Group& g, const WarpTile& tile, Position at, in
                            Accumulator<kRowFragments, kFragments>& s) {
   const TensorView& mask = g.problem->mask;
   const int64_t first = tile.keys.begin + fragment_column(tile.lane);
-  const auto* row = static_cast<const uint8_t*>(mask.data) + dense_offset(g, mask, at) +
-                    first * mask.strides[3];
+  const auto* row =
+      static_cast<const uint8_t*>(mask.data) + dense_offset(g, mask, at) + first * mask.strides[3];
   const int count = static_cast<int>(tile.keys.end - first);
   for_scores(s, m, half, [&](float& x, int key) {
     if (key < count && row[key * mask.strides[3]] == 0) x = negative_infinity();

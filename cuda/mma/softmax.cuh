@@ -7,8 +7,8 @@
 
 namespace attnext::cuda::mma {
 
-// A warp's rows so far, a lane's as [fragment][half]. Maxima are to base 2; sums are of a lane's own
-// columns.
+// A warp's rows so far, a lane's as [fragment][half]. Maxima are to base 2; sums are of a lane's
+// own columns.
 template <int kRowFragments>
 struct RowState {
   float row_max[kRowFragments][2], row_sum[kRowFragments][2];
@@ -38,8 +38,9 @@ PTX_FN float row_total(float x) {
 // s <- p = 2^(factor s - row_max), the maximum raised before, o and the sums rescaled to it.
 // `factor`, more than 0, makes scores ones to base 2.
 template <int kRowFragments, int kFragments, int kColumnFragments>
-PTX_FN void soften(const float (&factor)[kRowFragments][2], Accumulator<kRowFragments, kFragments>& s,
-                   RowState<kRowFragments>& state, Accumulator<kRowFragments, kColumnFragments>& o) {
+PTX_FN void soften(const float (&factor)[kRowFragments][2],
+                   Accumulator<kRowFragments, kFragments>& s, RowState<kRowFragments>& state,
+                   Accumulator<kRowFragments, kColumnFragments>& o) {
 #pragma unroll
   for (int m = 0; m < kRowFragments; ++m)
 #pragma unroll

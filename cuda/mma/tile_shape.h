@@ -38,8 +38,8 @@ constexpr bool is_compiled(Budget budget) {
 constexpr int kFragmentRows = 16;
 
 // Plain: masks by rule only. Options: everything. With the code of the options in it, a warp of two
-// row fragments at head_dim 128 spilled 1.7 KB, without it nothing (nvcc 13.0, sm_80): the one thing
-// beside width and dtype that is compiled twice.
+// row fragments at head_dim 128 spilled 1.7 KB, without it nothing (nvcc 13.0, sm_80): the one
+// thing beside width and dtype that is compiled twice.
 enum class Features { kPlain, kOptions };
 
 // Rows of a query tile, as warps x fragments, and keys of a key tile. q, k and v share one width:
@@ -95,8 +95,8 @@ constexpr int score_columns(int head_dim, int tile_k) {
   return head_dim <= 96 || tile_k <= 32 ? tile_k : 16;
 }
 
-// dq and two tiles of scores share the registers: fewer keys at once where dq is wide (at width 256,
-// 64 spilled 580 bytes on sm_90 and 32 spilled 72 on sm_80).
+// dq and two tiles of scores share the registers: fewer keys at once where dq is wide (at width
+// 256, 64 spilled 580 bytes on sm_90 and 32 spilled 72 on sm_80).
 constexpr int backward_queries_tile_k(int head_dim, Budget budget) {
   const int tile = backward_tile(head_dim, budget);
   return head_dim > kWidestBoth ? 16 : tile;
@@ -118,8 +118,8 @@ using BackwardKeysShape =
 constexpr int64_t kFewRows = 64, kSplitKeys = 576;
 
 // What is compiled, for each element type, in the order in which it is tried; the lines of
-// cuda/instances.txt say the same, and the linker that they do. Narrower rows are padded with zeros:
-// a width more costs half a minute of compile time over all architectures.
+// cuda/instances.txt say the same, and the linker that they do. Narrower rows are padded with
+// zeros: a width more costs half a minute of compile time over all architectures.
 struct Instance {
   int width;
   Budget budget;
