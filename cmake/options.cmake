@@ -1,16 +1,5 @@
 # What every object of the library is compiled and linked with, and what the build options ask for.
 
-if(DEFINED ENV{ATTNEXT_CUDA} AND ATTNEXT_CUDA STREQUAL "AUTO")
-  set(ATTNEXT_CUDA "$ENV{ATTNEXT_CUDA}")
-endif()
-if(ATTNEXT_CUDA MATCHES "^(ON|pip)$")
-  message(
-    FATAL_ERROR "attnext: ATTNEXT_CUDA=${ATTNEXT_CUDA} asks for the CUDA back end, which this "
-                "version does not have. Use AUTO or OFF for the CPU back end.")
-elseif(NOT ATTNEXT_CUDA MATCHES "^(AUTO|OFF)$")
-  message(FATAL_ERROR "attnext: ATTNEXT_CUDA must be AUTO, ON, OFF or pip, found ${ATTNEXT_CUDA}")
-endif()
-
 if(ATTNEXT_SANITIZE)
   add_compile_options(-fsanitize=${ATTNEXT_SANITIZE} -fno-sanitize-recover=all
                       -fno-omit-frame-pointer -g)
@@ -30,7 +19,7 @@ function(attnext_configure target)
   target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/cpp"
                                                "${PROJECT_SOURCE_DIR}/cpp/include")
   target_compile_features(${target} PRIVATE cxx_std_20)
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic)
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic>")
   set_target_properties(
     ${target}
     PROPERTIES CXX_EXTENSIONS OFF

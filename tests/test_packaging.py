@@ -99,12 +99,20 @@ def test_embedding_as_a_subdirectory(tmp_path):
     native_build.configure(tmp_path, tmp_path / "build")
 
 
+def bare_python(folder: Path) -> Path:
+    """An interpreter without packages: none of them can bring an nvcc."""
+    native_build.run(sys.executable, "-m", "venv", "--without-pip", folder / "bare")
+    return folder / "bare" / "bin" / "python"
+
+
 @pytest.mark.parametrize("choice", ["ON", "pip", "sometimes"])
 def test_a_back_end_that_cannot_be_built_is_refused(choice, tmp_path):
     command = [native_build.tool("cmake"), "-S", native_build.ROOT, "-B", tmp_path]
+    no_compiler = {**os.environ, "CUDACXX": str(tmp_path / "nvcc")}
     done = subprocess.run(
-        [*command, f"-DATTNEXT_CUDA={choice}"], capture_output=True, text=True, check=False
-    )
+        [*command, f"-DATTNEXT_CUDA={choice}", f"-DPython_EXECUTABLE={bare_python(tmp_path)}"],
+        env=no_compiler, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode != 0
     assert "ATTNEXT_CUDA" in done.stderr
     assert choice in done.stderr

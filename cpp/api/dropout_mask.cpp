@@ -1,7 +1,9 @@
 // Which weights dropout keeps, for callers who want to see it: the bits the kernels draw.
+#include "api/backend.h"
 #include "api/guard.h"
 #include "attention/random.h"
 #include "attention/tensor_rules.h"
+#include "attention/validate.h"
 #include "cpu/parallel.h"
 
 using namespace attnext;
@@ -39,22 +41,45 @@ int64_t count_elements(const int64_t* shape) {
   return count;
 }
 
+void draw_on_cpu(const KeepMaskParams& params, int64_t count) {
+  const int64_t rows = count / params.shape[3];
+  KeepMask job{params.shape, params.seed, drop_threshold(params.probability), params.stream,
+               params.keep};
+  const double cost = 20.0 * static_cast<double>(count);
+  cpu::parallel_for(
+      rows, cpu::num_workers(rows, cost),
+      [](void* context, int64_t row, int) { draw_row(*static_cast<KeepMask*>(context), row); },
+      &job);
+}
+
 }  // namespace
 
-attnext_status attnext_dropout_mask(const int64_t shape[4], double dropout, uint64_t seed,
-                                    uint32_t dropout_stream, uint8_t* keep) {
+attnext_status attnext_dropout_mask_on(const attnext_options* options, const int64_t shape[4],
+                                       uint8_t* keep) {
   return api::guarded("dropout_mask", [&] {
+    const attnext_options o = complete_options(options);
+    const api::Target target = api::choose_target(o);
     require(shape != nullptr, "shape must be given, found a null pointer");
     const int64_t count = count_elements(shape);
     require(keep != nullptr || count == 0, "keep must be given, found a null pointer");
-    require(dropout >= 0 && dropout <= 1, "dropout must be in [0, 1], found ", dropout);
+    require(o.dropout >= 0 && o.dropout <= 1, "dropout must be in [0, 1], found ", o.dropout);
     if (count == 0) return;
-    const int64_t rows = count / shape[3];
-    KeepMask job{shape, seed, drop_threshold(dropout), dropout_stream, keep};
-    const double cost = 20.0 * static_cast<double>(count);
-    cpu::parallel_for(
-        rows, cpu::num_workers(rows, cost),
-        [](void* context, int64_t row, int) { draw_row(*static_cast<KeepMask*>(context), row); },
-        &job);
+    const KeepMaskParams params{.shape = {shape[0], shape[1], shape[2], shape[3]},
+                                .probability = o.dropout,
+                                .seed = o.seed,
+                                .stream = o.dropout_stream,
+                                .keep = keep};
+    if (target.plugin) return target.run(&Plugin::dropout_mask, params);
+    draw_on_cpu(params, count);
   });
+}
+
+attnext_status attnext_dropout_mask(const int64_t shape[4], double dropout, uint64_t seed,
+                                    uint32_t dropout_stream, uint8_t* keep) {
+  attnext_options options;
+  attnext_options_init(&options);
+  options.dropout = dropout;
+  options.seed = seed;
+  options.dropout_stream = dropout_stream;
+  return attnext_dropout_mask_on(&options, shape, keep);
 }

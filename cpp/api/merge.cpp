@@ -3,9 +3,11 @@
 #include <limits>
 #include <vector>
 
+#include "api/backend.h"
 #include "api/guard.h"
 #include "attention/elements.h"
 #include "attention/tensor_rules.h"
+#include "attention/validate.h"
 #include "cpu/parallel.h"
 
 using namespace attnext;
@@ -14,12 +16,6 @@ namespace {
 
 constexpr const char* kOutAxes = "(batch, num_heads_q, seqlen_q, head_dim_v)";
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-struct Merge {
-  const TensorView *outs, *lses;  // [count]
-  int64_t count;
-  TensorView out, lse;
-};
 
 struct Row {
   int64_t index[3];  // batch, head, query
@@ -41,7 +37,7 @@ struct Part {
 
 // Finds the parts of a row that have keys and returns lse. A part without keys, lse -inf, does not
 // count, whatever its out holds; all others do, so that NaN reaches the result.
-double read_parts(const Merge& m, const Row& row, Part* parts, int64_t& num_parts) {
+double read_parts(const MergeParams& m, const Row& row, Part* parts, int64_t& num_parts) {
   double largest = -kInfinity, sum = 0;
   num_parts = 0;
   for (int64_t i = 0; i < m.count; ++i) {
@@ -57,7 +53,7 @@ double read_parts(const Merge& m, const Row& row, Part* parts, int64_t& num_part
   return lse;
 }
 
-void merge_row(const Merge& m, int64_t index, Part* parts) {
+void merge_row(const MergeParams& m, int64_t index, Part* parts) {
   const Row row = row_at(m.out, index);
   int64_t num_parts = 0;
   const double lse = read_parts(m, row, parts, num_parts);
@@ -80,7 +76,7 @@ void require_lse(const char* name, const TensorView& lse, const TensorView& out)
                 {out.shape[0], out.shape[1], out.shape[2]});
 }
 
-void check_part(const Merge& m, int64_t i) {
+void check_part(const MergeParams& m, int64_t i) {
   const TensorView out = required_tensor("outs", &m.outs[i]);
   const TensorView lse = required_tensor("lses", &m.lses[i]);
   require_float("outs", out);
@@ -92,11 +88,11 @@ void check_part(const Merge& m, int64_t i) {
   require_lse("lses", lse, out);
 }
 
-Merge resolve_merge(const attnext_tensor* outs, const attnext_tensor* lses, int64_t count,
-                    const attnext_tensor* out, const attnext_tensor* lse) {
+MergeParams resolve_merge(const attnext_tensor* outs, const attnext_tensor* lses, int64_t count,
+                          const attnext_tensor* out, const attnext_tensor* lse) {
   require(count >= 1, "outs must hold at least one partial result, found ", count);
   require(outs != nullptr && lses != nullptr, "outs and lses must be given, found a null pointer");
-  const Merge m{outs, lses, count, required_tensor("out", out), optional_tensor("lse", lse)};
+  const MergeParams m{outs, lses, count, required_tensor("out", out), optional_tensor("lse", lse)};
   for (int64_t i = 0; i < count; ++i) check_part(m, i);
   const int64_t* const shape = outs[0].shape;
   require_dtype("out", m.out, dtype_of(outs[0]), "the dtype of outs,");
@@ -109,11 +105,11 @@ Merge resolve_merge(const attnext_tensor* outs, const attnext_tensor* lses, int6
 }
 
 struct MergeJob {
-  const Merge* merge;
+  const MergeParams* merge;
   std::vector<Part> parts;  // [workers, count]
 };
 
-void run_merge(const Merge& m) {
+void run_merge(const MergeParams& m) {
   const int64_t rows = m.out.shape[0] * m.out.shape[1] * m.out.shape[2];
   // A part's lse costs an exponential twice, an element of out a conversion and a product.
   const double row_cost = static_cast<double>(m.count) * (50.0 + 10.0 * m.out.shape[3]);
@@ -130,8 +126,19 @@ void run_merge(const Merge& m) {
 
 }  // namespace
 
+attnext_status attnext_merge_on(const attnext_options* options, const attnext_tensor* outs,
+                                const attnext_tensor* lses, int64_t count,
+                                const attnext_tensor* out, const attnext_tensor* lse) {
+  return api::guarded("merge_attention", [&] {
+    const api::Target target = api::choose_target(complete_options(options));
+    const MergeParams params = resolve_merge(outs, lses, count, out, lse);
+    if (num_elements(params.out) == 0 && num_elements(params.lse) == 0) return;
+    if (target.plugin) return target.run(&Plugin::merge, params);
+    run_merge(params);
+  });
+}
+
 attnext_status attnext_merge(const attnext_tensor* outs, const attnext_tensor* lses, int64_t count,
                              const attnext_tensor* out, const attnext_tensor* lse) {
-  return api::guarded("merge_attention",
-                      [&] { run_merge(resolve_merge(outs, lses, count, out, lse)); });
+  return attnext_merge_on(nullptr, outs, lses, count, out, lse);
 }

@@ -61,6 +61,11 @@ struct Problem {
   const double* score_bias;    // [num_heads_q, head_dim] or null
 };
 
+// No sequence has both a head and a row of queries or keys: kernels have nothing to look at.
+ATTNEXT_HD bool is_empty(const Problem& p) {
+  return p.batch == 0 || p.num_heads_q == 0 || (p.seqlen_q == 0 && p.seqlen_k == 0);
+}
+
 struct ForwardParams {
   Problem problem;
   TensorView out;  // [batch, num_heads_q, seqlen_q, head_dim_v]; packed as q

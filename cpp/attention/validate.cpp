@@ -272,10 +272,6 @@ attnext_gradients complete_gradients(const attnext_gradients* gradients) {
   return complete;
 }
 
-bool is_empty(const Problem& p) {
-  return p.batch == 0 || p.num_heads_q == 0 || (p.seqlen_q == 0 && p.seqlen_k == 0);
-}
-
 Resolved resolve_problem(const attnext_tensor* q, const attnext_tensor* k, const attnext_tensor* v,
                          Values values, const attnext_options* options) {
   Resolved r{};

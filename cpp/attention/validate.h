@@ -47,9 +47,6 @@ struct StatsOutputs {
 };
 StatsParams resolve_stats(const Resolved& resolved, const StatsOutputs& outputs);
 
-// No sequence has both a head and a row of queries or keys: kernels have nothing to look at.
-bool is_empty(const Problem& problem);
-
 // The rules of the sequences: lengths, packing, pages, diagonal. Parts of resolve_problem; the
 // ranks come first, as the axes of q, k and v are read through them.
 void check_sequence_ranks(const attnext_options& options);

@@ -1,7 +1,10 @@
 // How an array argument is unpacked, and a result is made in the caller's own library.
 #include "bindings/arrays.h"
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
+#include <vector>
 
 #include "bindings/errors.h"
 
@@ -143,16 +146,32 @@ Device device_of(py::handle value, const char* name) {
         py::cast<std::string>(py::repr(answer)));
 }
 
-void require_host(py::handle value, const char* name) {
+Place place_of(py::handle value, const char* name) {
   const auto [kind, number] = device_of(value, name);
-  if (kind == kDLCPU || kind == kDLCUDAHost || kind == kDLROCMHost) return;
-  const char* place = kind == kDLCUDA || kind == kDLCUDAManaged ? "a CUDA device"
-                      : kind == kDLROCM                         ? "a ROCm device"
-                      : kind == kDLMetal                        ? "a Metal device"
-                                                                : "a device";
+  if (kind == kDLCPU || kind == kDLCUDAHost || kind == kDLROCMHost) return {};
+  if (kind == kDLCUDA || kind == kDLCUDAManaged) return {ATTNEXT_CUDA_MEMORY, number};
+  const char* place = kind == kDLROCM    ? "a ROCm device"
+                      : kind == kDLMetal ? "a Metal device"
+                                         : "a device";
   raise(PyExc_TypeError, name, " (", type_name(value), ") lives on ", place, " (DLPack device ",
         kind, ", number ", number,
-        "), and this build computes on the CPU only; copy it to host memory first, as with .cpu()");
+        "), and attnext computes on CPUs and CUDA devices; copy it to host memory first, as with "
+        ".cpu()");
+}
+
+py::object libraries() { return py::module_::import("attnext.libraries"); }
+
+// The stream its library works on now; asked once a call, of q.
+void find_stream(py::handle value, Place& place) {
+  const py::object stream = libraries().attr("cuda_stream")(value);
+  place.has_stream = !stream.is_none();
+  if (place.has_stream) place.stream = reinterpret_cast<void*>(py::cast<uintptr_t>(stream));
+}
+
+// As the array API numbers streams: 1 is the legacy default one, 0 is ambiguous and forbidden.
+py::object dlpack_stream(const Place& place) {
+  if (!place.is_cuda()) return py::none();
+  return py::int_(std::max<uintptr_t>(reinterpret_cast<uintptr_t>(place.stream), 1));
 }
 
 void require_readable_memory(const DLTensor& theirs, py::handle value, const char* name) {
@@ -184,7 +203,7 @@ void describe(const DLTensor& theirs, attnext_tensor& tensor) {
   if (theirs.data) tensor.data = static_cast<char*>(theirs.data) + theirs.byte_offset;
 }
 
-Array from_dlpack(py::handle value, const char* name, Role role) {
+Array from_dlpack(py::handle value, const char* name, Role role, const Place* beside) {
   if (says(value, "requires_grad"))
     raise(PyExc_TypeError, name,
           " requires grad, which would be lost here; use attnext.torch, or pass ", name,
@@ -192,12 +211,20 @@ Array from_dlpack(py::handle value, const char* name, Role role) {
   Array result;
   result.is_numpy = false;
   result.source = py::reinterpret_borrow<py::object>(value);
-  require_host(value, name);
+  result.place = place_of(value, name);
+  if (result.place.is_cuda()) {
+    if (beside && beside->is_cuda())
+      result.place = {ATTNEXT_CUDA_MEMORY, result.place.device, beside->stream, beside->has_stream};
+    else
+      find_stream(value, result.place);
+  }
   // DLPack exports the memory of a lazily negated tensor without the sign.
   if (py::hasattr(value, "is_neg") && says(value, "is_neg"))
     result.source = value.attr("resolve_neg")();
-  if (py::hasattr(value, "block_until_ready")) value.attr("block_until_ready")();
-  result.borrowed = ask(value, name, [&] { return BorrowedTensor(result.source); });
+  if (!result.place.is_cuda() && py::hasattr(value, "block_until_ready"))
+    value.attr("block_until_ready")();
+  result.borrowed =
+      ask(value, name, [&] { return BorrowedTensor(result.source, dlpack_stream(result.place)); });
 
   const DLTensor& theirs = *result.borrowed;
   const attnext_dtype code = dlpack_dtype(theirs.dtype);
@@ -259,26 +286,57 @@ bool is_number(py::handle value) {
          !py::hasattr(value, "__dlpack__");
 }
 
-Array import_array(py::handle value, const char* name, Role role) {
+std::string place_text(const Place& place) {
+  return place.is_cuda() ? "cuda:" + std::to_string(place.device) : "host memory";
+}
+
+Array import_array(py::handle value, const char* name, Role role, const Place* beside) {
   if (py::isinstance<py::array>(value))
     return from_numpy(py::reinterpret_borrow<py::array>(value), name, role);
-  if (py::hasattr(value, "__dlpack__")) return from_dlpack(value, name, role);
+  if (py::hasattr(value, "__dlpack__")) return from_dlpack(value, name, role, beside);
   if (role != Role::kData && (is_list(value) || is_number(value)))
     return from_numpy(array_of_numbers(value, name, role), name, role);
   raise(PyExc_TypeError, name, " must be an array of NumPy or one with __dlpack__, found ",
         type_name(value));
 }
 
-Array import_beside(const Array& q, py::handle value, const char* name, Role role,
-                    bool may_be_numpy) {
-  Array array = import_array(value, name, role);
-  if (array.is_numpy
-          ? q.is_numpy || may_be_numpy
-          : Py_TYPE(value.ptr()) == Py_TYPE(q.source.ptr()) ||
-                py::isinstance<ResultTensor>(value) || library_of(value) == library_of(q.source))
-    return array;
-  raise(PyExc_TypeError, name, " must be of q's library ", library_of(q.source), ", found ",
-        library_of(value));
+Array import_small(py::handle value, const char* name, Role role) {
+  const bool is_foreign = !py::isinstance<py::array>(value) && py::hasattr(value, "__dlpack__");
+  const Place place = is_foreign ? place_of(value, name) : Place{};
+  if (!place.is_cuda()) return import_array(value, name, role);
+  const py::object copy = ask(value, name, [&] { return libraries().attr("to_host")(value); });
+  Array array = import_array(copy, name, role);
+  array.host_copy = array.is_numpy ? array.source : copy;
+  array.source = py::reinterpret_borrow<py::object>(value);
+  array.is_numpy = false;
+  array.place = place;
+  return array;
+}
+
+namespace {
+
+void require_same_place(const Array& q, const Array& array, const char* name, Kind kind) {
+  const bool may_differ = kind == Kind::kSmall && !array.place.is_cuda();
+  const bool is_same = q.place.memory == array.place.memory && q.place.device == array.place.device;
+  if (is_same || may_differ) return;
+  raise(PyExc_TypeError, name, " must be where q is, on ", place_text(q.place), ", found ",
+        array.is_numpy ? "a NumPy array" : "an array", " in ", place_text(array.place));
+}
+
+}  // namespace
+
+Array import_beside(const Array& q, py::handle value, const char* name, Role role, Kind kind) {
+  Array array = kind == Kind::kSmall ? import_small(value, name, role)
+                                     : import_array(value, name, role, &q.place);
+  const bool is_ours = array.is_numpy ? q.is_numpy || kind != Kind::kTensor
+                                      : Py_TYPE(value.ptr()) == Py_TYPE(q.source.ptr()) ||
+                                            py::isinstance<ResultTensor>(value) ||
+                                            library_of(value) == library_of(q.source);
+  if (!is_ours)
+    raise(PyExc_TypeError, name, " must be of q's library ", library_of(q.source), ", found ",
+          library_of(value));
+  require_same_place(q, array, name, kind);
+  return array;
 }
 
 std::string shape_text(const attnext_tensor& tensor) {
@@ -329,6 +387,14 @@ bool overlaps(const attnext_tensor& a, const attnext_tensor& b) {
   return a_begin < b_end && b_begin < a_end;
 }
 
+void wait_if_needed(const Place& place, int32_t backend) {
+  if (!place.is_cuda() || place.has_stream) return;
+  const int32_t device_backend = backend == ATTNEXT_AUTO ? ATTNEXT_CUDA : backend;
+  run([&] {
+    return attnext_device_copy(device_backend, place.device, place.stream, nullptr, nullptr, 0);
+  });
+}
+
 attnext_tensor make_tensor(const int64_t* shape, int ndim, int32_t dtype) {
   attnext_tensor tensor{};
   tensor.ndim = ndim;
@@ -342,8 +408,46 @@ attnext_tensor make_tensor(const int64_t* shape, int ndim, int32_t dtype) {
   return tensor;
 }
 
-Output::Output(const Array& like, const attnext_tensor& shape_and_dtype)
-    : tensor(shape_and_dtype), like_(like.source) {
+const char* dtype_name(int32_t dtype) {
+  switch (dtype) {
+    case ATTNEXT_FLOAT64:
+      return "float64";
+    case ATTNEXT_FLOAT32:
+      return "float32";
+    case ATTNEXT_FLOAT16:
+      return "float16";
+    default:
+      return "bfloat16";
+  }
+}
+
+// Memory of q's library, whose allocator and streams know it, or ours where it has no `empty` that
+// may be written to (JAX).
+void Output::allocate_on_device(const Array& q, int32_t backend) {
+  is_on_device_ = true;
+  const py::tuple shape(py::cast(std::vector<int64_t>(tensor.shape, tensor.shape + tensor.ndim)));
+  const py::object made =
+      libraries().attr("empty_beside")(q.source, shape, dtype_name(tensor.dtype));
+  if (made.is_none()) {
+    const int64_t num_bytes = num_elements(tensor) * item_size(tensor.dtype);
+    ResultTensor result(tensor, num_bytes, backend == ATTNEXT_AUTO ? ATTNEXT_CUDA : backend,
+                        q.place.device);
+    tensor.data = result.data();
+    result_ = py::cast(std::move(result));
+    return;
+  }
+  borrowed_ = BorrowedTensor(made, dlpack_stream(q.place));
+  tensor.data = static_cast<char*>((*borrowed_).data) + (*borrowed_).byte_offset;
+  result_ = made;
+}
+
+Output::Output(const Array& like, const attnext_tensor& shape_and_dtype, const Array& q,
+               int32_t backend)
+    : tensor(shape_and_dtype), like_(like.source), is_like_numpy_(like.is_numpy) {
+  if (q.place.is_cuda()) {
+    allocate_on_device(q, backend);
+    return;
+  }
   if (!like.is_numpy) {
     ResultTensor result(tensor, num_elements(tensor) * item_size(tensor.dtype));
     tensor.data = result.data();
@@ -362,6 +466,11 @@ Output::Output(const Array& like, const attnext_tensor& shape_and_dtype)
 py::object Output::finish() const {
   if (!result_) return py::none();
   if (py::isinstance<py::array>(result_)) return result_;
+  if (is_on_device_ && is_like_numpy_) {  // of an option that was given in host memory
+    const py::object host = libraries().attr("to_host")(result_);
+    return py::module_::import("numpy").attr("asarray")(host).attr("astype")(like_.attr("dtype"));
+  }
+  if (!py::isinstance<ResultTensor>(result_)) return result_;
   const py::object find = py::module_::import("array_api_compat").attr("array_namespace");
   py::object library;
   try {

@@ -33,14 +33,16 @@ DLDataType theirs(int32_t dtype) {
       ->theirs;
 }
 
-py::object request_capsule(py::handle producer) {
+py::object request_capsule(py::handle producer, const py::object& stream) {
   const py::object method = producer.attr("__dlpack__");
+  py::dict arguments;  // memory of the host must be asked for without a stream
+  if (!stream.is_none()) arguments["stream"] = stream;
   try {
-    return method(py::arg("max_version") = py::make_tuple(DLPACK_MAJOR_VERSION, 0));
+    return method(py::arg("max_version") = py::make_tuple(DLPACK_MAJOR_VERSION, 0), **arguments);
   } catch (py::error_already_set& error) {
     if (!error.matches(PyExc_TypeError)) throw;  // a producer older than max_version says TypeError
   }
-  return method();
+  return method(**arguments);
 }
 
 // What an exported tensor keeps alive, and where its axes are written down.
@@ -65,19 +67,14 @@ void drop_capsule(PyObject* capsule, const char* name) {
 
 template <class Managed>
 std::unique_ptr<Managed> export_tensor(const attnext_tensor& tensor,
-                                       const std::shared_ptr<void>& memory) {
+                                       const std::shared_ptr<void>& memory, DLDevice device) {
   auto context = std::make_unique<Export>();
   context->memory = memory;
   std::copy_n(tensor.shape, 4, context->shape);
   std::copy_n(tensor.strides, 4, context->strides);
   auto managed = std::make_unique<Managed>();
-  managed->dl_tensor = {memory.get(),
-                        {kDLCPU, 0},
-                        tensor.ndim,
-                        theirs(tensor.dtype),
-                        context->shape,
-                        context->strides,
-                        0};
+  managed->dl_tensor = {memory.get(),     device, tensor.ndim, theirs(tensor.dtype), context->shape,
+                        context->strides, 0};
   managed->deleter = delete_export<Managed>;
   managed->manager_ctx = context.release();
   return managed;
@@ -106,8 +103,8 @@ attnext_dtype dlpack_dtype(const DLDataType& type) {
   return ATTNEXT_ABSENT;
 }
 
-BorrowedTensor::BorrowedTensor(py::handle producer) {
-  const py::object capsule = request_capsule(producer);
+BorrowedTensor::BorrowedTensor(py::handle producer, const py::object& stream) {
+  const py::object capsule = request_capsule(producer, stream);
   if (PyCapsule_IsValid(capsule.ptr(), kVersionedName)) {
     versioned_ =
         static_cast<DLManagedTensorVersioned*>(PyCapsule_GetPointer(capsule.ptr(), kVersionedName));
@@ -137,14 +134,25 @@ ResultTensor::ResultTensor(const attnext_tensor& tensor, int64_t num_bytes)
               [](void* memory) { ::operator delete(memory, kAlignment); }),
       tensor_(tensor) {}
 
+ResultTensor::ResultTensor(const attnext_tensor& tensor, int64_t num_bytes, int32_t backend,
+                           int32_t device)
+    : tensor_(tensor), device_{kDLCUDA, device} {
+  void* memory = nullptr;
+  run([&] {
+    return attnext_device_allocate(backend, device, static_cast<size_t>(num_bytes), &memory);
+  });
+  memory_ = std::shared_ptr<void>(
+      memory, [=](void* taken) { attnext_device_free(backend, device, taken); });
+}
+
 py::capsule ResultTensor::dlpack(bool is_versioned) const {
   if (!is_versioned) {
-    auto managed = export_tensor<DLManagedTensor>(tensor_, memory_);
+    auto managed = export_tensor<DLManagedTensor>(tensor_, memory_, device_);
     return make_capsule(managed.release(), kLegacyName, [](PyObject* capsule) {
       drop_capsule<DLManagedTensor>(capsule, kLegacyName);
     });
   }
-  auto managed = export_tensor<DLManagedTensorVersioned>(tensor_, memory_);
+  auto managed = export_tensor<DLManagedTensorVersioned>(tensor_, memory_, device_);
   managed->version = {DLPACK_MAJOR_VERSION, 0};
   managed->flags = 0;
   return make_capsule(managed.release(), kVersionedName, [](PyObject* capsule) {
@@ -157,8 +165,9 @@ void register_result_tensor(py::module_& m) {
       .def("__dlpack__", &dlpack_method, py::kw_only(), py::arg("stream") = py::none(),
            py::arg("max_version") = py::none(), py::arg("dl_device") = py::none(),
            py::arg("copy") = py::none())
-      .def("__dlpack_device__",
-           [](const ResultTensor&) { return py::make_tuple(static_cast<int>(kDLCPU), 0); });
+      .def("__dlpack_device__", [](const ResultTensor& self) {
+        return py::make_tuple(static_cast<int>(self.device().device_type), self.device().device_id);
+      });
 }
 
 }  // namespace attnext::bindings

@@ -18,8 +18,9 @@ namespace py = pybind11;
 class BorrowedTensor {
  public:
   BorrowedTensor() = default;
-  // Asks `producer` for a capsule, versioned or legacy, and takes it over.
-  explicit BorrowedTensor(py::handle producer);
+  // Asks `producer` for a capsule, versioned or legacy, and takes it over. `stream`: what the array
+  // API calls the consumer's, for memory on a device.
+  explicit BorrowedTensor(py::handle producer, const py::object& stream = py::none());
   BorrowedTensor(BorrowedTensor&& other) noexcept { *this = std::move(other); }
   BorrowedTensor& operator=(BorrowedTensor&& other) noexcept {
     std::swap(legacy_, other.legacy_);
@@ -44,12 +45,16 @@ class BorrowedTensor {
 class ResultTensor {
  public:
   ResultTensor(const attnext_tensor& tensor, int64_t num_bytes);
+  // On a device of `backend`; raises Refusal where there is no memory.
+  ResultTensor(const attnext_tensor& tensor, int64_t num_bytes, int32_t backend, int32_t device);
+  DLDevice device() const { return device_; }
   void* data() const { return memory_.get(); }
   py::capsule dlpack(bool is_versioned) const;
 
  private:
   std::shared_ptr<void> memory_;
   attnext_tensor tensor_;
+  DLDevice device_{kDLCPU, 0};
 };
 
 void register_result_tensor(py::module_& m);

@@ -9,7 +9,7 @@ namespace attnext::bindings {
 namespace {
 
 Array import_values(const Array& q, py::handle given) {
-  return given ? import_beside(q, given, "v", Role::kData, false) : Array();
+  return given ? import_beside(q, given, "v", Role::kData, Kind::kTensor) : Array();
 }
 
 Extent extent_at(const attnext_tensor& offsets, int64_t index) {
@@ -22,7 +22,7 @@ Extent extent_at(const attnext_tensor& offsets, int64_t index) {
 Inputs::Inputs(py::handle q_given, py::handle k_given, py::handle v_given,
                const py::tuple& options_given)
     : q_array(import_array(q_given, "q", Role::kData)),
-      k_array(import_beside(q_array, k_given, "k", Role::kData, false)),
+      k_array(import_beside(q_array, k_given, "k", Role::kData, Kind::kTensor)),
       v_array(import_values(q_array, v_given)),
       options(options_given, q_array),
       v{} {
@@ -44,13 +44,13 @@ Inputs::Inputs(py::handle q_given, py::handle k_given, py::handle v_given,
 }
 
 Array Inputs::like_q(py::handle given, const char* name) const {
-  Array array = import_beside(q_array, given, name, Role::kData, false);
+  Array array = import_beside(q_array, given, name, Role::kData, Kind::kTensor);
   require_same_rank(array, name, q_array);
   return array;
 }
 
 Array Inputs::like_lse(py::handle given, const char* name) const {
-  Array array = import_beside(q_array, given, name, Role::kData, false);
+  Array array = import_beside(q_array, given, name, Role::kData, Kind::kTensor);
   if (array.tensor.ndim != rank() - 1)
     raise(PyExc_ValueError, name, " must have ", rank() - 1, " axes, one less than q, found shape ",
           shape_text(array.tensor));
@@ -83,14 +83,23 @@ Extent Inputs::packed_keys(int64_t index) const {
   return extent_at(options.cu_seqlens_k.tensor, index);
 }
 
+Output Inputs::new_result(const attnext_tensor& shape_and_dtype) const {
+  return Output(q_array, shape_and_dtype, q_array, options.c.backend);
+}
+
+Output Inputs::new_like(const Array& array) const {
+  const attnext_tensor& t = array.tensor;
+  return Output(array, make_tensor(t.shape, t.ndim, t.dtype), q_array, options.c.backend);
+}
+
 Output Inputs::per_head_rows(int64_t length) const {
   const int64_t shape[] = {q.shape[0], q.shape[1], length};
-  return Output(q_array, without_leading_axes(make_tensor(shape, 3, accumulator()), rank() - 1));
+  return new_result(without_leading_axes(make_tensor(shape, 3, accumulator()), rank() - 1));
 }
 
 Output Inputs::per_head_matrix(int64_t rows, int64_t length, int32_t result_dtype) const {
   const int64_t shape[] = {q.shape[0], q.shape[1], rows, length};
-  return Output(q_array, without_leading_axes(make_tensor(shape, 4, result_dtype), rank()));
+  return new_result(without_leading_axes(make_tensor(shape, 4, result_dtype), rank()));
 }
 
 }  // namespace attnext::bindings

@@ -35,6 +35,12 @@ struct Inputs {
   Extent packed_rows(int64_t index) const;
   Extent packed_keys(int64_t index) const;
 
+  // A result in q's library; one like an argument.
+  Output new_result(const attnext_tensor& shape_and_dtype) const;
+  Output new_like(const Array& array) const;
+
+  void wait_if_needed() const { bindings::wait_if_needed(q_array.place, options.c.backend); }
+
   // A result [batch, num_heads_q, length] or [batch, num_heads_q, rows, length] in the caller's
   // rank.
   Output per_head_rows(int64_t length) const;

@@ -19,6 +19,19 @@ py::list isas() {
   return table;
 }
 
+// (whether it can run here, a sentence on that) of a back end by its name.
+py::tuple backend_status(py::handle name) {
+  const int32_t backend = read_backend(name);
+  std::string text(1024, '\0');
+  size_t size = 0;
+  attnext_status status;
+  {
+    py::gil_scoped_release release;
+    status = attnext_backend_status(backend, text.data(), text.size(), &size);
+  }
+  return py::make_tuple(status == ATTNEXT_OK, std::string(text.c_str()));
+}
+
 }  // namespace
 }  // namespace attnext::bindings
 
@@ -41,6 +54,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used(),
   m.def("explain", speaking_as("explain", &explain));
 
   m.def("version", &attnext_version);
+  m.def("backend_status", &backend_status);
   m.def("isa", &attnext_isa);
   m.def("isas", &isas);
   m.def("set_num_threads", &attnext_set_num_threads);

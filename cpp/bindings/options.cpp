@@ -105,6 +105,13 @@ int64_t read_reach(py::handle value) {
 
 }  // namespace
 
+// Python has seen to it that it is a name, or None: where q lies.
+attnext_backend read_backend(py::handle value) {
+  if (equals(value, "cpu")) return ATTNEXT_CPU;
+  if (equals(value, "cuda")) return ATTNEXT_CUDA;
+  return equals(value, "cuda-emulated") ? ATTNEXT_CUDA_EMULATED : ATTNEXT_AUTO;
+}
+
 bool read_flag(py::handle value, const char* name) {
   if (!is_flag(value))
     raise(PyExc_TypeError, name, " must be True or False, found ", type_name(value));
@@ -145,6 +152,13 @@ Options::Options(const py::tuple& values, const Array& q) {
   };
   if (values.size() != kNumOptions) raise(PyExc_TypeError, "expected ", kNumOptions, " options");
   attnext_options_init(&c);
+  c.backend = read_backend(value(Option::kBackend));
+  c.memory = q.place.memory;
+  c.device = q.place.device;
+  c.stream = q.place.stream;
+  if (c.backend == ATTNEXT_CPU && q.place.is_cuda())
+    raise(PyExc_TypeError, "backend 'cpu' computes in host memory, found q on ",
+          place_text(q.place));
   layout = parse_layout(value(Option::kLayout));
   read_score(value(Option::kScore), q);
   read_scale(value(Option::kScale), q);
@@ -158,7 +172,9 @@ Options::Options(const py::tuple& values, const Array& q) {
     const py::handle given = value(plain.option);
     if (given.is_none()) continue;
     const char* name = kOptionNames[static_cast<int>(plain.option)];
-    this->*plain.array = import_beside(q, given, name, plain.role, true);
+    const bool is_pairs = plain.option == Option::kMask || plain.option == Option::kBias;
+    this->*plain.array =
+        import_beside(q, given, name, plain.role, is_pairs ? Kind::kPairs : Kind::kSmall);
   }
   for (const ArrayOption& option : kArrayOptions) {
     if ((this->*option.array).is_present()) c.*option.tensor = (this->*option.array).tensor;
@@ -177,10 +193,11 @@ void Options::read_score(py::handle value, const Array& q) {
           "score must be 'dot', 'cosine', 'neg_l2', 'neg_sq_l2' or an AdditiveScore, found ",
           text_of(value));
   c.score = ATTNEXT_ADDITIVE;
-  weight = import_beside(q, value.attr("weight"), "AdditiveScore.weight", Role::kFloat, true);
+  weight =
+      import_beside(q, value.attr("weight"), "AdditiveScore.weight", Role::kFloat, Kind::kSmall);
   const py::object bias_of_score = py::getattr(value, "bias", py::none());
   if (!bias_of_score.is_none())
-    score_bias = import_beside(q, bias_of_score, "AdditiveScore.bias", Role::kFloat, true);
+    score_bias = import_beside(q, bias_of_score, "AdditiveScore.bias", Role::kFloat, Kind::kSmall);
 }
 
 // A 0-d array is a number: only per-head scales have a gradient.
@@ -190,7 +207,7 @@ void Options::read_scale(py::handle value, const Array& q) {
     c.scale = read_number(value, "scale");
     return;
   }
-  Array array = import_beside(q, value, "scale", Role::kFloat, true);
+  Array array = import_beside(q, value, "scale", Role::kFloat, Kind::kSmall);
   if (array.tensor.ndim == 0)
     c.scale = read_number(value, "scale");
   else
@@ -212,7 +229,7 @@ void Options::read_causal(py::handle value) {
 void Options::read_q_offset(py::handle value, const Array& q) {
   if (value.is_none()) return;
   if (!is_number(value)) {
-    q_offset = import_beside(q, value, "q_offset", Role::kInteger, true);
+    q_offset = import_beside(q, value, "q_offset", Role::kInteger, Kind::kSmall);
     return;
   }
   q_offset_value_ = read_integer(value, "q_offset");

@@ -29,12 +29,13 @@ enum class Option {
   kCuSeqlensK,
   kBlockTable,
   kLayout,
+  kBackend,
 };
-constexpr int kNumOptions = static_cast<int>(Option::kLayout) + 1;
+constexpr int kNumOptions = static_cast<int>(Option::kBackend) + 1;
 constexpr const char* kOptionNames[kNumOptions] = {
-    "score",     "scale",      "causal",       "q_offset",     "window",      "softcap",
-    "mask",      "bias",       "alibi_slopes", "sinks",        "dropout",     "seed",
-    "q_lengths", "kv_lengths", "cu_seqlens_q", "cu_seqlens_k", "block_table", "layout",
+    "score",        "scale",        "causal",      "q_offset", "window",  "softcap",   "mask",
+    "bias",         "alibi_slopes", "sinks",       "dropout",  "seed",    "q_lengths", "kv_lengths",
+    "cu_seqlens_q", "cu_seqlens_k", "block_table", "layout",   "backend",
 };
 
 // The options of one call. `c` points into the arrays beside it, so it stays where it is made.
@@ -83,5 +84,6 @@ bool read_flag(py::handle value, const char* name);
 int64_t read_integer(py::handle value, const char* name);
 double read_probability(py::handle value);
 uint64_t read_seed(py::handle value);
+attnext_backend read_backend(py::handle value);
 
 }  // namespace attnext::bindings

@@ -31,10 +31,14 @@ void require_no_overlap(const attnext_tensor& out, const Inputs& inputs) {
 
 Array import_out(py::handle given, const Inputs& inputs) {
   const attnext_tensor expected = expected_out(inputs, inputs.dtype());
-  Array out = import_array(given, "out", Role::kData);
+  Array out = import_array(given, "out", Role::kData, &inputs.q_array.place);
   // Only JAX has this method, and its arrays never change.
   if (py::hasattr(given, "block_until_ready"))
     raise(PyExc_TypeError, "out must be an array that can be written to, found ", type_name(given));
+  const Place& place = inputs.q_array.place;
+  if (out.place.memory != place.memory || out.place.device != place.device)
+    raise(PyExc_TypeError, "out must be where q is, on ", place_text(place), ", found an array in ",
+          place_text(out.place));
   if (out.is_read_only) raise(PyExc_ValueError, "out must be writable, found a read-only array");
   if (!out.source.is(given))
     raise(PyExc_ValueError, "out must be aligned to its element size and not lazily negated");
@@ -44,10 +48,6 @@ Array import_out(py::handle given, const Inputs& inputs) {
           shape_text(out.tensor));
   require_no_overlap(out.tensor, inputs);
   return out;
-}
-
-Output like(const Array& array) {
-  return Output(array, make_tensor(array.tensor.shape, array.tensor.ndim, array.tensor.dtype));
 }
 
 }  // namespace
@@ -61,8 +61,8 @@ py::object forward(py::handle q, py::handle k, py::handle v, const py::tuple& op
   Array given;
   Output made, lse;
   if (out.is_none())
-    made = Output(inputs.q_array,
-                  expected_out(inputs, is_unrounded ? inputs.accumulator() : inputs.dtype()));
+    made = inputs.new_result(
+        expected_out(inputs, is_unrounded ? inputs.accumulator() : inputs.dtype()));
   else
     given = import_out(out, inputs);
   if (is_lse_wanted) lse = inputs.per_head_rows(inputs.q.shape[2]);
@@ -72,6 +72,7 @@ py::object forward(py::handle q, py::handle k, py::handle v, const py::tuple& op
   run([&] {
     return attnext_forward(&inputs.q, &inputs.k, &inputs.v, &inputs.options.c, &c_out, &c_lse);
   });
+  inputs.wait_if_needed();
   py::object result = given.is_present() ? py::reinterpret_borrow<py::object>(out) : made.finish();
   if (!is_lse_wanted) return result;
   return py::make_tuple(std::move(result), lse.finish());
@@ -90,7 +91,10 @@ py::tuple backward(py::handle dout, py::handle q, py::handle k, py::handle v, py
   const attnext_tensor c_dout = inputs.canonical(dout_array), c_out = inputs.canonical(out_array);
 
   check_inputs(inputs);  // before memory is taken for gradients of shapes that do not fit
-  Output results[9] = {like(inputs.q_array), like(inputs.k_array), like(inputs.v_array)};
+  Output results[9];
+  results[0] = inputs.new_like(inputs.q_array);
+  results[1] = inputs.new_like(inputs.k_array);
+  results[2] = inputs.new_like(inputs.v_array);
   attnext_gradients gradients;
   attnext_gradients_init(&gradients);
   gradients.dq = to_canonical(results[0].tensor, inputs.options.layout);
@@ -99,7 +103,7 @@ py::tuple backward(py::handle dout, py::handle q, py::handle k, py::handle v, py
   Output* result = results + 3;
   for (const OptionGradient& option : kOptionGradients) {
     const Array& array = inputs.options.*option.array;
-    if (array.is_present()) *result = like(array);
+    if (array.is_present()) *result = inputs.new_like(array);
     gradients.*option.tensor = result++->tensor;
   }
   run([&] {
@@ -107,6 +111,7 @@ py::tuple backward(py::handle dout, py::handle q, py::handle k, py::handle v, py
                             dlse_array.is_present() ? &dlse_array.tensor : nullptr,
                             &inputs.options.c, &gradients);
   });
+  inputs.wait_if_needed();
   py::tuple finished(std::size(results));
   for (size_t i = 0; i < std::size(results); ++i) finished[i] = results[i].finish();
   return finished;
@@ -125,11 +130,13 @@ py::tuple stats(py::handle q, py::handle k, const py::tuple& options) {
   run([&] {
     return attnext_stats(&inputs.q, &inputs.k, &inputs.options.c, &c[0], &c[1], &c[2], &c[3]);
   });
+  inputs.wait_if_needed();
   return py::make_tuple(results[0].finish(), results[1].finish(), results[2].finish(),
                         results[3].finish());
 }
 
-py::tuple merge(const py::sequence& outs, const py::sequence& lses, py::handle layout_given) {
+py::tuple merge(const py::sequence& outs, const py::sequence& lses, py::handle layout_given,
+                py::handle backend) {
   const Layout layout = parse_layout(layout_given);
   if (outs.size() == 0 || outs.size() != lses.size())
     raise(PyExc_ValueError, "outs and lses must be as many, at least one, found ", outs.size(),
@@ -139,29 +146,41 @@ py::tuple merge(const py::sequence& outs, const py::sequence& lses, py::handle l
   arrays.reserve(2 * outs.size());
   for (size_t i = 0; i < outs.size(); ++i) {
     const py::object out = outs[i], lse = lses[i];
-    arrays.push_back(i ? import_beside(arrays[0], out, "outs", Role::kData, false)
+    arrays.push_back(i ? import_beside(arrays[0], out, "outs", Role::kData, Kind::kTensor)
                        : import_array(out, "outs", Role::kData));
     require_rank(arrays.back(), "outs", layout);
     require_same_rank(arrays.back(), "outs", arrays[0]);
     c_outs.push_back(to_canonical(arrays.back().tensor, layout));
-    arrays.push_back(import_beside(arrays[0], lse, "lses", Role::kData, false));
+    arrays.push_back(import_beside(arrays[0], lse, "lses", Role::kData, Kind::kTensor));
     if (arrays.back().tensor.ndim != arrays[0].tensor.ndim - 1)
       raise(PyExc_ValueError, "lses must have one axis less than outs, found shape ",
             shape_text(arrays.back().tensor));
     c_lses.push_back(with_leading_axes(arrays.back().tensor, 3));
   }
+  const Place& place = arrays[0].place;
+  attnext_options where;
+  attnext_options_init(&where);
+  where.backend = read_backend(backend);
+  where.memory = place.memory;
+  where.device = place.device;
+  where.stream = place.stream;
+  const auto like = [&](const Array& array) {
+    const attnext_tensor& t = array.tensor;
+    return Output(array, make_tensor(t.shape, t.ndim, t.dtype), arrays[0], where.backend);
+  };
   const Output out = like(arrays[0]), lse = like(arrays[1]);
   const attnext_tensor c_out = to_canonical(out.tensor, layout);
   const attnext_tensor c_lse = with_leading_axes(lse.tensor, 3);
   run([&] {
-    return attnext_merge(c_outs.data(), c_lses.data(), static_cast<int64_t>(c_outs.size()), &c_out,
-                         &c_lse);
+    return attnext_merge_on(&where, c_outs.data(), c_lses.data(),
+                            static_cast<int64_t>(c_outs.size()), &c_out, &c_lse);
   });
+  wait_if_needed(place, where.backend);
   return py::make_tuple(out.finish(), lse.finish());
 }
 
 py::array dropout_mask(const py::sequence& shape, py::handle dropout, py::handle seed,
-                       uint32_t stream) {
+                       uint32_t stream, py::handle backend) {
   if (shape.size() < 2 || shape.size() > 4)
     raise(PyExc_ValueError, "shape must be (B, H, Sq, Sk), (H, Sq, Sk) or (Sq, Sk), found ",
           shape.size(), " axes");
@@ -176,11 +195,15 @@ py::array dropout_mask(const py::sequence& shape, py::handle dropout, py::handle
             "shape must have axes of at least 0 and a product within 64 bits, found ",
             py::cast<std::string>(py::str(shape)));
   }
-  const double probability = read_probability(dropout);
-  const uint64_t key = read_seed(seed);
+  attnext_options options;
+  attnext_options_init(&options);
+  options.dropout = read_probability(dropout);
+  options.seed = read_seed(seed);
+  options.dropout_stream = stream;
+  options.backend = read_backend(backend);
   py::array_t<bool> keep(axes);
   auto* bytes = reinterpret_cast<uint8_t*>(keep.mutable_data());
-  run([&] { return attnext_dropout_mask(canonical, probability, key, stream, bytes); });
+  run([&] { return attnext_dropout_mask_on(&options, canonical, bytes); });
   return keep;
 }
 

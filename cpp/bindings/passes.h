@@ -18,10 +18,11 @@ py::object weights(py::handle q, py::handle k, const py::tuple& options, py::han
 
 py::tuple stats(py::handle q, py::handle k, const py::tuple& options);
 
-py::tuple merge(const py::sequence& outs, const py::sequence& lses, py::handle layout);
+py::tuple merge(const py::sequence& outs, const py::sequence& lses, py::handle layout,
+                py::handle backend);
 
 py::array dropout_mask(const py::sequence& shape, py::handle dropout, py::handle seed,
-                       uint32_t stream);
+                       uint32_t stream, py::handle backend);
 
 // The JSON text of attnext_explain.
 std::string explain(py::handle q, py::handle k, py::handle v, const py::tuple& options);

@@ -16,7 +16,7 @@ std::vector<int64_t> read_rows(py::handle given, const Inputs& inputs) {
   std::vector<int64_t> rows(static_cast<size_t>(num_rows));
   std::iota(rows.begin(), rows.end(), int64_t{0});
   if (given.is_none()) return rows;
-  const Array array = import_array(given, "rows", Role::kInteger);
+  const Array array = import_small(given, "rows", Role::kInteger);
   if (array.tensor.ndim != 1)
     raise(PyExc_ValueError, "rows must have one axis, found shape ", shape_text(array.tensor));
   rows.resize(static_cast<size_t>(array.tensor.shape[0]));
@@ -120,15 +120,27 @@ void compute_any_order(const Inputs& inputs, const std::vector<int64_t>& rows,
   }
 }
 
+// Both are put together in host memory.
+void refuse_on_device(const Inputs& inputs, const std::vector<int64_t>& rows) {
+  if (!inputs.q_array.place.is_cuda()) return;
+  if (inputs.options.is_packed())
+    raise(PyExc_NotImplementedError, "layout 'thd' is not supported for arrays in CUDA memory");
+  if (!std::is_sorted(rows.begin(), rows.end()))
+    raise(PyExc_NotImplementedError,
+          "rows must not decrease for arrays in CUDA memory, found another order");
+}
+
 }  // namespace
 
 py::object weights(py::handle q, py::handle k, const py::tuple& options, py::handle rows) {
   const Inputs inputs(q, k, py::handle(), options);
   if (inputs.has_ragged_keys()) check_inputs(inputs);
   const std::vector<int64_t> row_list = read_rows(rows, inputs);
+  refuse_on_device(inputs, row_list);
   const Output p = inputs.per_head_matrix(static_cast<int64_t>(row_list.size()), inputs.seqlen_k(),
                                           inputs.dtype());
   compute_any_order(inputs, row_list, with_leading_axes(p.tensor, 4));
+  inputs.wait_if_needed();
   return p.finish();
 }
 

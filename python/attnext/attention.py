@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     Causal = bool | Literal["bottom_right", "top_left"]
     Layout = Literal["bhsd", "bshd", "thd"]
-    Backend = Literal["cpu", "cuda", "reference"] | None
+    Backend = Literal["cpu", "cuda", "cuda-emulated", "reference"] | None
 
 __all__ = ["AdditiveScore", "attention"]
 
@@ -69,8 +69,8 @@ def attention(
     Parameters
     ----------
     q : array (B, Hq, Sq, D), (Hq, Sq, D) or (Sq, D)
-        NumPy, or anything with ``__dlpack__`` in host memory; float64, float32, float16 or bfloat16
-        (``ml_dtypes`` under NumPy). Any strides.
+        NumPy, or anything with ``__dlpack__`` in host memory or on a CUDA device; float64, float32,
+        float16 or bfloat16 (``ml_dtypes`` under NumPy). Any strides.
     k : array (B, Hk, Sk, D), (Hk, Sk, D) or (Sk, D)
         Of q's library, dtype and rank. Hq is a multiple of Hk: query head h reads key head ``h //
         (Hq // Hk)``.
@@ -130,8 +130,11 @@ def attention(
     out : array, optional
         Where to put the result: like the result in shape, dtype and library or NumPy, sharing no
         memory with inputs. For float16 and bfloat16 it may be of float32, and then is not rounded.
-    backend : {None, "cpu", "cuda", "reference"}
-        None: where q lives. "reference": plain NumPy in float64, see `attnext.reference`.
+    backend : {None, "cpu", "cuda", "cuda-emulated", "reference"}
+        None: where q lives. "cuda": arrays in host memory go to the first CUDA device and their
+        results come back; CUDA arrays stay where they are, and the work is queued on the stream
+        that their library works on. "reference": plain NumPy in float64, see `attnext.reference`.
+        "cuda-emulated": the CUDA kernels on the CPU, slowly, where the build has them.
 
     Returns
     -------
@@ -181,7 +184,7 @@ def attention(
     """
     options = (
         score, scale, causal, q_offset, window, softcap, mask, bias, alibi_slopes, sinks, dropout,
-        seed, q_lengths, kv_lengths, cu_seqlens_q, cu_seqlens_k, block_table, layout,
+        seed, q_lengths, kv_lengths, cu_seqlens_q, cu_seqlens_k, block_table, layout, backend,
     )  # fmt: skip
     if backend is not None:
         from .errors import speaking_of
@@ -190,5 +193,5 @@ def attention(
 
         with speaking_of("attention", {}):
             if is_reference(backend):
-                return run_forward(q, k, v, options, return_lse, out)
+                return run_forward(q, k, v, (*options[:-1], None), return_lse, out)
     return _core.forward(q, k, v, options, return_lse, out, 0, False)

@@ -24,17 +24,19 @@ def backends() -> list[Backend]:
     Returns
     -------
     list of Backend
-        (name, available, reason) for "cpu", "cuda" and "reference".
+        (name, available, reason) for "cpu", "cuda" and "reference", and for "cuda-emulated" where
+        the build has it. Asking loads the CUDA plug-in if there is one.
 
     Examples
     --------
     >>> import attnext
-    >>> [backend.name for backend in attnext.backends() if backend.available]
-    ['cpu', 'reference']
+    >>> [backend.name for backend in attnext.backends()][:2]
+    ['cpu', 'cuda']
     """
+    emulated = Backend("cuda-emulated", *_core.backend_status("cuda-emulated"))
     return [
-        Backend("cpu", True, f"{_core.isa()} kernels, {_core.get_num_threads()} threads"),
-        Backend("cuda", False, "this build has no CUDA back end"),
+        *(Backend(name, *_core.backend_status(name)) for name in ("cpu", "cuda")),
+        *([emulated] if emulated.available else []),
         Backend("reference", True, "plain NumPy in float64, on request only"),
     ]
 

@@ -19,6 +19,45 @@ def is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or hasattr(value, "__dlpack__")
 
 
+def cuda_stream(array: Any) -> int | None:
+    """The address of the CUDA stream that the library of `array` works on now, 0 for the default.
+
+    None where the library has no such thing (JAX): what it is given must be complete.
+    """
+    from array_api_compat import is_cupy_array, is_torch_array
+
+    if is_torch_array(array):
+        import torch
+
+        return int(torch.cuda.current_stream(array.device).cuda_stream)
+    if is_cupy_array(array):
+        import cupy
+
+        with array.device:
+            return int(cupy.cuda.get_current_stream().ptr)
+    return None
+
+
+def to_host(array: Any) -> Any:
+    """A copy in host memory, of the array's own library or, for CuPy and strangers, of NumPy."""
+    if is_known(array):
+        from array_api_compat import to_device
+
+        return to_device(array, "cpu")
+    return np.from_dlpack(array, device="cpu")
+
+
+def empty_beside(like: Any, shape: tuple[int, ...], dtype: str) -> Any:
+    """An uninitialised array where `like` is; None of a library whose arrays never change."""
+    from array_api_compat import is_cupy_array, is_torch_array
+
+    if not is_torch_array(like) and not is_cupy_array(like):
+        return None
+    xp = namespace(like)
+    chosen = like.dtype if dtype in str(like.dtype) else getattr(xp, dtype)
+    return xp.empty(shape, dtype=chosen, device=like.device)
+
+
 def to_numpy(value: Any) -> Any:
     """An array as one of NumPy; bfloat16 becomes float32, which holds it. All else as it is."""
     if isinstance(value, np.ndarray) or not is_array(value):

@@ -19,9 +19,9 @@ _KEYWORD_DEFAULTS: dict[str, Any] = attention.__kwdefaults__ or {}
 #: The options in the order that `_core` takes them, with their defaults.
 DEFAULTS: dict[str, Any] = {name: _KEYWORD_DEFAULTS[name] for name in _core.OPTION_NAMES}
 
-_OPTION_PARAMETERS = [
-    inspect.signature(attention).parameters[name] for name in (*DEFAULTS, "backend")
-]
+KERNEL_BACKENDS = ("cpu", "cuda", "cuda-emulated")
+
+_OPTION_PARAMETERS = [inspect.signature(attention).parameters[name] for name in DEFAULTS]
 
 
 def take_options(function: Function) -> Function:
@@ -46,31 +46,36 @@ def take_options(function: Function) -> Function:
 
 def pack_options(function: str, options: dict[str, Any]) -> tuple[Options, bool]:
     """The option values in `_core`'s order, and whether the reference is asked for."""
-    backend = options.pop("backend", None)
     complete = {**DEFAULTS, **options}
     if len(complete) != len(DEFAULTS):
         unknown = next(name for name in options if name not in DEFAULTS)
         raise TypeError(f"{function}() got an unexpected keyword argument {unknown!r}")
-    return tuple(complete.values()), is_reference(backend)
+    reference = is_reference(complete["backend"])
+    if reference:
+        complete["backend"] = None
+    return tuple(complete.values()), reference
 
 
 def is_reference(backend: str | None) -> bool:
-    """Whether `backend` is the reference; otherwise it is one that is there."""
-    if backend is None:
+    """Whether `backend` is the reference; otherwise it is one that the library may have."""
+    if backend is None or (isinstance(backend, str) and backend in KERNEL_BACKENDS):
         return False
     if not isinstance(backend, str):
         raise TypeError(
             "attention: backend must be None, 'cpu', 'cuda' or 'reference', "
             f"found {type(backend).__name__}"
         )
-    if backend == "cpu":
-        return False
-    if backend == "cuda":
-        raise RuntimeError(
-            "attention: backend 'cuda' is not there: this build has no CUDA back end"
-        )
     if backend != "reference":
         raise ValueError(
             f"attention: backend must be None, 'cpu', 'cuda' or 'reference', found {backend!r}"
         )
     return True
+
+
+def kernel_backend(function: str, backend: str | None) -> str | None:
+    """`backend` of a function that the reference has no version of."""
+    if backend is not None and backend not in KERNEL_BACKENDS:
+        raise ValueError(
+            f"{function}: backend must be None, 'cpu', 'cuda' or 'cuda-emulated', found {backend!r}"
+        )
+    return backend

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import _core
 from .arguments import flag, integer, items
 from .libraries import is_known, rounded
-from .options import Options, pack_options, take_options
+from .options import Options, kernel_backend, pack_options, take_options
 
 if TYPE_CHECKING:
-    from .attention import Layout
+    from .attention import Backend, Layout
 
 __all__ = [
     "AttentionGrads",
@@ -266,7 +266,11 @@ def attention_stats(q: Any, k: Any, **options: Any) -> AttentionStats:
 
 
 def merge_attention(
-    outs: Sequence[Any], lses: Sequence[Any], *, layout: Layout = "bhsd"
+    outs: Sequence[Any],
+    lses: Sequence[Any],
+    *,
+    layout: Layout = "bhsd",
+    backend: Backend = None,
 ) -> tuple[Any, Any]:
     """Joins results over disjoint sets of keys into the result over all of them.
 
@@ -276,6 +280,8 @@ def merge_attention(
         What `attention` returned for each set with ``return_lse=True``.
     layout : {"bhsd", "bshd", "thd"}
         Of the outs.
+    backend : {None, "cpu", "cuda", "cuda-emulated"}
+        None: where the outs live.
 
     Returns
     -------
@@ -304,10 +310,13 @@ def merge_attention(
     True
     """
     name = "merge_attention"
-    return _core.merge(items(name, "outs", outs), items(name, "lses", lses), layout)
+    chosen = kernel_backend(name, backend)
+    return _core.merge(items(name, "outs", outs), items(name, "lses", lses), layout, chosen)
 
 
-def dropout_mask(shape: Sequence[int], dropout: float, seed: int, *, stream: int = 0) -> Any:
+def dropout_mask(
+    shape: Sequence[int], dropout: float, seed: int, *, stream: int = 0, backend: Backend = None
+) -> Any:
     """The weights that dropout keeps: the same bits as in every kernel.
 
     Parameters
@@ -320,6 +329,8 @@ def dropout_mask(shape: Sequence[int], dropout: float, seed: int, *, stream: int
         In [0, 2**64).
     stream : int
         0, or 1 for the keys' side of `bidirectional_attention`.
+    backend : {None, "cpu", "cuda", "cuda-emulated"}
+        Which draws them; the bits do not depend on it.
 
     Returns
     -------
@@ -347,7 +358,8 @@ def dropout_mask(shape: Sequence[int], dropout: float, seed: int, *, stream: int
     number = integer("dropout_mask", "stream", stream)
     if number not in (0, 1):
         raise ValueError(f"dropout_mask: stream must be 0 or 1, found {number}")
-    return _core.dropout_mask(axes, dropout, seed, number)
+    chosen = kernel_backend("dropout_mask", backend)
+    return _core.dropout_mask(axes, dropout, seed, number, chosen)
 
 
 @take_options

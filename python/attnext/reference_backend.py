@@ -14,6 +14,7 @@ from .options import DEFAULTS, Options
 def reference_options(options: Options) -> dict[str, Any]:
     """The option values by name, arrays as NumPy's."""
     named = dict(zip(DEFAULTS, map(to_numpy, options), strict=True))
+    del named["backend"]
     if not isinstance(named["score"], str):
         weight, bias = named["score"].weight, named["score"].bias
         named["score"] = AdditiveScore(to_numpy(weight), to_numpy(bias))

@@ -75,6 +75,18 @@ typedef enum attnext_causal {
   ATTNEXT_TOP_LEFT = 2      /* the first query sees the first key */
 } attnext_causal;
 
+/* Who computes. */
+typedef enum attnext_backend {
+  ATTNEXT_AUTO = 0, /* the CPU for host memory, CUDA for CUDA memory */
+  ATTNEXT_CPU = 1,
+  ATTNEXT_CUDA = 2,
+  ATTNEXT_CUDA_EMULATED = 3 /* the CUDA kernels on the CPU, for debugging; a build option */
+} attnext_backend;
+
+/* Where tensors lie. Of a call in CUDA memory the small options stay in host memory: all but `mask`
+ * and `bias`; so does `rows`. Every gradient is in CUDA memory. */
+typedef enum attnext_memory { ATTNEXT_HOST_MEMORY = 0, ATTNEXT_CUDA_MEMORY = 1 } attnext_memory;
+
 typedef struct attnext_tensor {
   void* data;       /* element [0, 0, ..]; NULL only where a tensor is absent or has no elements */
   int64_t shape[4]; /* the first ndim entries count */
@@ -111,6 +123,12 @@ typedef struct attnext_options {
   attnext_tensor cu_seqlens_q; /* (num_sequences + 1), int32 or int64 */
   attnext_tensor cu_seqlens_k; /* likewise */
   attnext_tensor block_table;  /* (batch, max_pages), int32 or int64; needs kv_lengths */
+  int32_t backend;             /* attnext_backend; host memory is staged through a CUDA device */
+  int32_t memory;              /* attnext_memory: where the tensors of the call lie */
+  int32_t device;              /* CUDA device number */
+  int32_t reserved;
+  void* stream; /* cudaStream_t of a call in CUDA memory, which is queued there and not waited for;
+                   NULL: the legacy default stream */
 } attnext_options;
 
 /* Gradients wanted of attnext_backward. dq, dk, dv are required; the others are computed where
@@ -178,16 +196,42 @@ ATTNEXT_API attnext_status attnext_merge(const attnext_tensor* outs, const attne
                                          int64_t count, const attnext_tensor* out,
                                          const attnext_tensor* lse);
 
+/* Likewise where `options` says: backend, memory, device and stream count, nothing else. */
+ATTNEXT_API attnext_status attnext_merge_on(const attnext_options* options,
+                                            const attnext_tensor* outs, const attnext_tensor* lses,
+                                            int64_t count, const attnext_tensor* out,
+                                            const attnext_tensor* lse);
+
 /* keep [batch, num_heads_q, seqlen_q, seqlen_k], bool, contiguous: the mask the kernels use. */
 ATTNEXT_API attnext_status attnext_dropout_mask(const int64_t shape[4], double dropout,
                                                 uint64_t seed, uint32_t dropout_stream,
                                                 uint8_t* keep);
+
+/* Likewise where `options` says: dropout, seed, dropout_stream, backend, memory, device and stream
+ * count, nothing else. */
+ATTNEXT_API attnext_status attnext_dropout_mask_on(const attnext_options* options,
+                                                   const int64_t shape[4], uint8_t* keep);
 
 /* A JSON object saying which kernel attnext_forward would run and why. Writes at most `capacity`
  * bytes, NUL included, and the size needed into `*size`. */
 ATTNEXT_API attnext_status attnext_explain(const attnext_tensor* q, const attnext_tensor* k,
                                            const attnext_tensor* v, const attnext_options* options,
                                            char* text, size_t capacity, size_t* size);
+
+/* ATTNEXT_OK where an attnext_backend can run here. In either case a sentence on what there is, or
+ * why it is not there and what would cure it, is written as attnext_explain writes. Loads the CUDA
+ * plug-in, which nothing but a call for it does otherwise. */
+ATTNEXT_API attnext_status attnext_backend_status(int32_t backend, char* text, size_t capacity,
+                                                  size_t* size);
+
+/* Memory of a CUDA device, for those who have no library of their own for it. `backend` is
+ * ATTNEXT_CUDA or ATTNEXT_CUDA_EMULATED. */
+ATTNEXT_API attnext_status attnext_device_allocate(int32_t backend, int32_t device, size_t bytes,
+                                                   void** memory);
+ATTNEXT_API attnext_status attnext_device_free(int32_t backend, int32_t device, void* memory);
+/* Copies in either direction, found out from the addresses, and waits for what `stream` holds. */
+ATTNEXT_API attnext_status attnext_device_copy(int32_t backend, int32_t device, void* stream,
+                                               void* target, const void* source, size_t bytes);
 
 /* The instruction set in use, and the table of those in this build, best first; NULL past its end.
  */

@@ -1,0 +1,98 @@
+// Which CUDA devices there are, and what they can do.
+#include "host/device.h"
+
+#include <cstdio>
+#include <mutex>
+#include <stdexcept>
+#include <vector>
+
+#include "host/failure.h"
+
+namespace attnext::cuda {
+namespace {
+
+int attribute(cudaDeviceAttr which, int ordinal) {
+  int value = 0;
+  require_ok(cudaDeviceGetAttribute(&value, which, ordinal), "cudaDeviceGetAttribute");
+  return value;
+}
+
+Device read_device(int ordinal) {
+  Device device{};
+  device.ordinal = ordinal;
+  device.arch = 10 * attribute(cudaDevAttrComputeCapabilityMajor, ordinal) +
+                attribute(cudaDevAttrComputeCapabilityMinor, ordinal);
+  device.num_multiprocessors = attribute(cudaDevAttrMultiProcessorCount, ordinal);
+  device.shared_memory_per_block = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal);
+  device.shared_memory_per_multiprocessor =
+      attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, ordinal);
+  device.max_threads_per_multiprocessor =
+      attribute(cudaDevAttrMaxThreadsPerMultiProcessor, ordinal);
+  return device;
+}
+
+int count_devices() {
+  int count = 0;
+  require_ok(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+  if (count == 0) throw Failure({cudaErrorNoDevice, "cudaGetDeviceCount", nullptr});
+  return count;
+}
+
+std::string gibibytes(size_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.2f", static_cast<double>(bytes) / (size_t{1} << 30));
+  return text;
+}
+
+std::string version_text(int version) {  // 13000 is 13.0
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+}  // namespace
+
+const Device& device_at(int32_t ordinal) {
+  static std::mutex mutex;
+  static std::vector<Device*> known;  // never freed: calls may hold them when the process ends
+  const std::lock_guard lock(mutex);
+  for (const Device* device : known) {
+    if (device->ordinal == ordinal) return *device;
+  }
+  if (ordinal >= count_devices()) {
+    throw Failure({cudaErrorInvalidDevice, "cudaSetDevice", nullptr});
+  }
+  known.push_back(new Device(read_device(ordinal)));
+  return *known.back();
+}
+
+std::string describe_devices() {
+  const int count = count_devices();
+  int driver = 0;
+  require_ok(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
+  const Device& first = device_at(0);
+  const DeviceGuard guard(0);
+  size_t free_bytes = 0, total_bytes = 0;
+  require_ok(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
+  const std::string found =
+      std::to_string(count) + (count == 1 ? " device" : " devices") +
+      ", the first with compute capability " + std::to_string(first.arch / 10) + "." +
+      std::to_string(first.arch % 10) + " and " + std::to_string(first.num_multiprocessors) +
+      " multiprocessors, " + gibibytes(free_bytes) + " of " + gibibytes(total_bytes) +
+      " GiB free, driver for CUDA " + version_text(driver);
+  if (first.arch >= kOldestArch) return found;
+  throw std::runtime_error(found + ": too old, kernels are for 7.5 and later");
+}
+
+DeviceGuard::DeviceGuard(int32_t ordinal) {
+  require_ok(cudaGetDevice(&before_), "cudaGetDevice");
+  if (before_ == ordinal) {
+    before_ = -1;
+  } else {
+    require_ok(cudaSetDevice(ordinal), "cudaSetDevice");
+  }
+}
+
+DeviceGuard::~DeviceGuard() {
+  if (before_ >= 0) cudaSetDevice(before_);
+}
+
+}  // namespace attnext::cuda

@@ -1,0 +1,62 @@
+// How a failure of the device becomes a sentence: the call that failed, and CUDA's own words.
+#include "host/failure.h"
+
+#include <cstdio>
+#include <new>
+
+namespace attnext::cuda {
+
+bool is_lasting(cudaError_t code) {
+  switch (code) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorAssert:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorLaunchFailure:
+    case cudaErrorECCUncorrectable:
+      return true;
+    default:
+      return false;
+  }
+}
+
+std::string describe_failure(const Status& status) {
+  if (status.unsupported != nullptr) return status.unsupported;
+  std::string text = std::string(status.call) + " failed: " + cudaGetErrorString(status.code) +
+                     " (" + cudaGetErrorName(status.code) + ")";
+  if (is_lasting(status.code)) {
+    text +=
+        "; this, or an earlier call's kernel, has made the device unusable to this process: "
+        "start a new one";
+  } else if (status.code == cudaErrorNoKernelImageForDevice) {
+    text += "; build attnext for this device, as with ATTNEXT_CUDA_ARCHS=native";
+  }
+  return text;
+}
+
+void write_text(Text text, const std::string& sentence) noexcept {
+  if (text.capacity > 0) std::snprintf(text.data, text.capacity, "%s", sentence.c_str());
+}
+
+attnext_status report(const std::exception* error, Text text) noexcept {
+  try {
+    if (dynamic_cast<const std::bad_alloc*>(error) != nullptr) return ATTNEXT_OUT_OF_MEMORY;
+    const auto* const failure = dynamic_cast<const Failure*>(error);
+    if (failure == nullptr) {
+      write_text(text, error != nullptr ? error->what() : "unknown failure");
+      return ATTNEXT_RUNTIME_ERROR;
+    }
+    // Forgets the error, unless it is a lasting one, so that the next call starts anew.
+    cudaGetLastError();
+    write_text(text, describe_failure(failure->status()));
+    return failure->status().unsupported ? ATTNEXT_NOT_IMPLEMENTED : ATTNEXT_RUNTIME_ERROR;
+  } catch (...) {
+    return ATTNEXT_OUT_OF_MEMORY;
+  }
+}
+
+}  // namespace attnext::cuda

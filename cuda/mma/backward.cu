@@ -1,0 +1,163 @@
+// Backward by matrix instructions: which instances and grids; what surrounds the products (row
+// constants, sums over heads, gradients of a bias) is that of the FFMA path.
+#include "mma/dispatch.h"
+#include "mma/gradient.cuh"
+#include "mma/load.cuh"
+#include "simt/backward_bias.cuh"
+#include "simt/backward_sums.cuh"
+#include "simt/norms.h"
+
+namespace attnext::cuda::mma {
+
+// Defined in backward_launch.cuh, instantiated by the lines of instances.txt.
+template <class Element, int kHeadDim, Budget kBudget, Features kFeatures>
+cudaError_t launch_backward_queries(const BackwardArguments& a, dim3 grid, cudaStream_t stream);
+template <class Element, int kHeadDim, Budget kBudget, Features kFeatures, KeyGradients kWanted>
+cudaError_t launch_backward_keys(const BackwardArguments& a, dim3 grid, cudaStream_t stream);
+
+namespace {
+
+using Extras = simt::BackwardArguments<float>;
+
+struct Grids {
+  dim3 queries, keys;
+  int64_t query_tiles, key_tiles;
+  cudaStream_t stream;
+};
+
+// Row sums are found by the instances with options.
+Features features_of(const BackwardArguments& a) {
+  const Problem& p = a.params.problem;
+  const bool has_options = p.score == Score::kCosine || p.softcap > 0 ||
+                           p.dropout.probability > 0 || is_present(p.mask) || is_present(p.bias) ||
+                           p.alibi_slopes != nullptr || a.row_sums != nullptr;
+  return has_options ? Features::kOptions : Features::kPlain;
+}
+
+template <class Element, int kWidth, Budget kBudget, Features kFeatures>
+void start_products(BackwardArguments& a, const Grids& grids, Launch& launch) {
+  a.items = grids.query_tiles;
+  if (a.items > 0)
+    launch.check(launch_backward_queries<Element, kWidth, kBudget, kFeatures>(a, grids.queries,
+                                                                              grids.stream),
+                 "mma backward_queries_kernel");
+  a.items = grids.key_tiles;
+  if (a.items == 0 || !launch.status().is_ok()) return;
+  const auto start = [&](auto wanted) {
+    launch.check(launch_backward_keys<Element, kWidth, kBudget, kFeatures, wanted.value>(
+                     a, grids.keys, grids.stream),
+                 "mma backward_keys_kernel");
+  };
+  if constexpr (kWidth <= kWidestBoth) {
+    start(std::integral_constant<KeyGradients, KeyGradients::kBoth>{});
+  } else {
+    start(std::integral_constant<KeyGradients, KeyGradients::kValues>{});
+    start(std::integral_constant<KeyGradients, KeyGradients::kKeys>{});
+  }
+}
+
+template <class Element>
+void start_products(const Instance* chosen, BackwardArguments& a, const Grids& grids,
+                    Launch& launch) {
+  with_instance(kBackwardInstances, chosen, [&](auto index) {
+    constexpr Instance i = kBackwardInstances[index.value];
+    if constexpr (has_element<Element>(i.budget))
+      start_products<Element, i.width, i.budget, i.features>(a, grids, launch);
+  });
+}
+
+void start_products(BackwardArguments& a, Launch& launch) {
+  const Problem& p = a.params.problem;
+  const Instance* chosen = find_instance(kBackwardInstances, widest(p), kWidestSharedBackward,
+                                         features_of(a), launch.device);
+  const int tile = backward_tile(chosen->width, chosen->budget);
+  const int64_t groups = p.batch * p.num_heads_kv;
+  const int64_t query_tiles = divide_up(p.seqlen_q * p.group_size, tile),
+                key_tiles = divide_up(p.seqlen_k, tile);
+  const Grids grids = {grid_of(groups * query_tiles), grid_of(groups * key_tiles), query_tiles,
+                       key_tiles, launch.stream};
+  if (dtype_of(p.q) == DType::kFloat16)
+    start_products<Float16>(chosen, a, grids, launch);
+  else
+    start_products<BFloat16>(chosen, a, grids, launch);
+}
+
+Extras take_extras(const BackwardParams& params, Launch& launch) {
+  const Problem& p = params.problem;
+  const int64_t rows = simt::workspace_rows(p);
+  const simt::BiasSum bias = simt::bias_sum_of(params);
+  const bool has_row_sums =
+      params.dscale || params.dalibi_slopes || params.dsinks || bias == simt::BiasSum::kPerRow;
+  const bool has_bias_product = bias == simt::BiasSum::kDense || bias == simt::BiasSum::kPerKey;
+  Extras a{};
+  a.params = params;
+  a.space.lse_log2 = launch.take<float>(rows);
+  a.space.lse_rest = launch.take<float>(rows);
+  a.space.delta = launch.take<float>(rows);
+  if (has_row_sums) a.space.row_sums = launch.take<double>(rows * kNumRowSums);
+  if (bias == simt::BiasSum::kPerKey)
+    a.space.bias_keys = launch.take<double>(p.batch * p.num_heads_q * p.seqlen_k);
+  if (has_bias_product) a.norms = simt::take_norms<float>(p, launch);
+  a.query_tiles = divide_up(p.seqlen_q, simt::kTileRows<simt::kManyRows>);
+  a.key_tiles = divide_up(p.seqlen_k, simt::kTileK);
+  return a;
+}
+
+// The gradient of a bias that differs by key.
+void start_bias(const Extras& a, Launch& launch) {
+  using Term = DotTerm;
+  const Problem& p = a.params.problem;
+  const simt::BiasSum bias = simt::bias_sum_of(a.params);
+  if (bias != simt::BiasSum::kDense && bias != simt::BiasSum::kPerKey) return;
+  const int64_t* shape = a.params.dbias.shape;
+  const int64_t tiles =
+      bias == simt::BiasSum::kDense ? shape[0] * shape[1] * a.query_tiles : p.batch * p.num_heads_q;
+  if (!simt::find_norms(p, a.norms, launch).is_ok()) return;
+  simt::start(launch, "backward_bias_kernel", simt::backward_bias_kernel<float, Term>,
+              tiles * a.key_tiles, simt::backward_bytes<float, Term>(), a);
+}
+
+void start_sums(const Extras& a, Launch& launch) {
+  const BackwardParams& params = a.params;
+  const Problem& p = params.problem;
+  if (params.dscale || params.dalibi_slopes || params.dsinks)
+    simt::start(launch, "backward_heads_kernel", simt::backward_heads_kernel<float>,
+                p.batch * p.num_heads_q, simt::kBlockSumBytes, a);
+  const simt::BiasSum bias = simt::bias_sum_of(params);
+  const int64_t* shape = params.dbias.shape;
+  if (bias == simt::BiasSum::kPerRow || bias == simt::BiasSum::kPerKey)
+    simt::start(launch, "backward_small_bias_kernel", simt::backward_small_bias_kernel<float>,
+                shape[0] * shape[1] * shape[2] * shape[3], simt::kBlockSumBytes, a);
+}
+
+}  // namespace
+
+const char* why_not_backward(const BackwardParams& params, const Device& device) {
+  return why_no_instance(params.problem, device);
+}
+
+Status backward(const BackwardParams& params, Launch& launch) {
+  const Problem& p = params.problem;
+  Extras extras = take_extras(params, launch);
+  if (!launch.status().is_ok()) return launch.status();
+  simt::start(launch, "backward_prepare_kernel", simt::backward_prepare_kernel<float>,
+              divide_up(p.batch * p.num_heads_q * p.seqlen_q, simt::kWarps), 0, extras);
+  BackwardArguments a{params,
+                      has_chunks(p.q),
+                      has_chunks(p.k),
+                      has_chunks(p.v),
+                      has_chunks(params.dout),
+                      has_pairs(params.dq),
+                      has_pairs(params.dk),
+                      has_pairs(params.dv),
+                      0,
+                      extras.space.lse_log2,
+                      extras.space.delta,
+                      extras.space.row_sums};
+  if (launch.status().is_ok()) start_products(a, launch);
+  if (launch.status().is_ok()) start_bias(extras, launch);
+  if (launch.status().is_ok()) start_sums(extras, launch);
+  return launch.status();
+}
+
+}  // namespace attnext::cuda::mma

@@ -1,0 +1,65 @@
+// Which instances there are for a device and a problem, and what keeps a problem from this path.
+#pragma once
+
+#include <climits>
+#include <type_traits>
+#include <utility>
+
+#include "kernels.h"
+#include "mma/element.cuh"
+#include "mma/tile_shape.h"
+
+namespace attnext::cuda::mma {
+
+// The first instance of a list that holds `head_dim`, has `features` (or more) and runs on the
+// device; null: there is none.
+template <size_t kCount>
+const Instance* find_instance(const Instance (&instances)[kCount], int64_t head_dim,
+                              int widest_shared, Features features, const Device& device) {
+  for (const Instance& i : instances) {
+    const bool fits_architecture = (i.budget == Budget::kTuring) == (device.arch < 80);
+    const uint32_t needed = allowed_bytes(i.width, widest_shared, i.budget);
+    const bool fits_memory = needed <= static_cast<uint32_t>(device.shared_memory_per_block);
+    const bool is_enough = i.features == features || i.features == Features::kOptions;
+    if (i.width >= head_dim && fits_architecture && fits_memory && is_enough) return &i;
+  }
+  return nullptr;
+}
+
+// `run(std::integral_constant<size_t, index>)` of the instance `chosen`, which is one of the list.
+template <size_t kCount, class F>
+void with_instance(const Instance (&instances)[kCount], const Instance* chosen, F&& run) {
+  [&]<size_t... kIndex>(std::index_sequence<kIndex...>) {
+    ((chosen == instances + kIndex ? run(std::integral_constant<size_t, kIndex>{}) : void()), ...);
+  }(std::make_index_sequence<kCount>{});
+}
+
+// sm_75 multiplies float16 only.
+template <class Element>
+constexpr bool has_element(Budget budget) {
+  return budget != Budget::kTuring || Element::kDType == DType::kFloat16;
+}
+
+inline int64_t widest(const Problem& p) { return max_of(p.head_dim, p.head_dim_v); }
+
+// Null where this path has instances for q, k and v.
+inline const char* why_no_instance(const Problem& p, const Device& device) {
+  const DType dtype = dtype_of(p.q);
+  const bool is_half = dtype == DType::kFloat16, is_bfloat = dtype == DType::kBFloat16;
+  if (!is_half && !is_bfloat) return "q is not float16 or bfloat16";
+  if (device.arch < 75) return "the device is older than sm_75";
+  if (is_bfloat && device.arch < 80) return "q is bfloat16 and the device is older than sm_80";
+  if (p.score != Score::kDot && p.score != Score::kCosine) return "score is not dot or cosine";
+  if (widest(p) > 256) return "head_dim is larger than 256";
+  if (p.head_dim_v < 1) return "head_dim_v is 0";
+  if (p.batch > INT32_MAX || p.num_heads_kv > INT32_MAX) return "batch is larger than 2^31";
+  return nullptr;
+}
+
+// As many blocks as asked for, in two axes where one is not enough; the last ones may be too many.
+inline dim3 grid_of(int64_t blocks) {
+  const int64_t rows = max_of(1, divide_up(blocks, INT32_MAX));
+  return dim3(static_cast<unsigned>(divide_up(blocks, rows)), static_cast<unsigned>(rows));
+}
+
+}  // namespace attnext::cuda::mma

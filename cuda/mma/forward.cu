@@ -1,0 +1,112 @@
+// Forward by matrix instructions: when it can, with which instance and grid.
+#include <cstdio>
+
+#include "mma/combine.cuh"
+#include "mma/dispatch.h"
+#include "ptx/launch.h"
+
+namespace attnext::cuda::mma {
+
+// Defined in forward_launch.cuh, instantiated by the lines of instances.txt.
+template <class Element, int kHeadDim, Budget kBudget, Features kFeatures>
+cudaError_t launch_forward(const ForwardArguments& a, dim3 grid, cudaStream_t stream);
+
+namespace {
+
+// Masks by rule alone, and scales that keep the order of scores: the plain kernel.
+Features features_of(const Problem& p, const Problem& host) {
+  const bool has_options = p.score == Score::kCosine || p.softcap > 0 ||
+                           p.dropout.probability > 0 || is_present(p.mask) || is_present(p.bias) ||
+                           p.alibi_slopes != nullptr;
+  if (has_options) return Features::kOptions;
+  for (int64_t i = 0; i < p.num_heads_q; ++i)
+    if (!(host.scale[i] > 0)) return Features::kOptions;
+  return Features::kPlain;
+}
+
+const Instance* instance_of(const Problem& p, Features features, const Device& device) {
+  return find_instance(kForwardInstances, widest(p), kWidestSharedForward, features, device);
+}
+
+template <class Element>
+cudaError_t start_instance(const Instance* chosen, const ForwardArguments& a, dim3 grid,
+                           cudaStream_t stream) {
+  cudaError_t code = cudaSuccess;
+  with_instance(kForwardInstances, chosen, [&](auto index) {
+    constexpr Instance i = kForwardInstances[index.value];
+    if constexpr (has_element<Element>(i.budget))
+      code = launch_forward<Element, i.width, i.budget, i.features>(a, grid, stream);
+  });
+  return code;
+}
+
+// The most splits of a sequence; 0: none is split.
+int64_t longest_split(const Problem& host) {
+  int64_t longest = 1;
+  for (int64_t i = 0; i < host.batch; ++i) {
+    const Mask& mask = host.sequences[i].mask;
+    longest = max_of(longest, splits_of(mask, mask.seqlen_q * host.group_size));
+  }
+  return longest > 1 ? longest : 0;
+}
+
+Status start_forward(ForwardArguments& a, Launch& launch) {
+  const Problem& p = a.params.problem;
+  const int64_t rows = p.seqlen_q * p.group_size;
+  const Instance* chosen = instance_of(p, features_of(p, *launch.host_problem), launch.device);
+  a.items = max_of(divide_up(rows, forward_tile_q(chosen->width, chosen->budget)), a.splits);
+  const dim3 grid = grid_of(a.items * p.batch * p.num_heads_kv);
+  launch.check(dtype_of(p.q) == DType::kFloat16
+                   ? start_instance<Float16>(chosen, a, grid, launch.stream)
+                   : start_instance<BFloat16>(chosen, a, grid, launch.stream),
+               "mma forward_kernel");
+  if (!launch.status().is_ok() || a.splits == 0) return launch.status();
+  const int64_t blocks = divide_up(rows, kCombineWarps) * p.batch * p.num_heads_kv;
+  launch.check(
+      ptx::launch(combine_kernel, grid_of(blocks), dim3(32 * kCombineWarps), 0, launch.stream, a),
+      "mma combine_kernel");
+  return launch.status();
+}
+
+}  // namespace
+
+const char* why_not_forward(const ForwardParams& params, const Device& device) {
+  return why_no_instance(params.problem, device);
+}
+
+Status forward(const ForwardParams& params, Launch& launch) {
+  const Problem& p = params.problem;
+  const int64_t rows = p.seqlen_q * p.group_size;
+  if (p.batch == 0 || p.num_heads_kv == 0 || rows == 0) return launch.status();
+  ForwardArguments a{params,
+                     has_chunks(p.q),
+                     has_chunks(p.k),
+                     has_chunks(p.v),
+                     has_pairs(params.out),
+                     0,
+                     longest_split(*launch.host_problem),
+                     nullptr,
+                     nullptr,
+                     min_of(rows, kFewRows)};
+  if (a.splits > 0) {
+    const int64_t states = p.batch * p.num_heads_kv * a.splits * a.partial_rows;
+    a.states = launch.take<float2>(states);
+    a.partials = launch.take<float>(states * p.head_dim_v);
+    if (!launch.status().is_ok()) return launch.status();
+  }
+  return start_forward(a, launch);
+}
+
+int describe_forward(const ForwardParams& params, const Device& device, char* text,
+                     size_t capacity) {
+  const Problem& p = params.problem;
+  const Instance& i = *instance_of(p, Features::kOptions, device);
+  return std::snprintf(text, capacity,
+                       "\"kernel\": \"mma\", \"instruction\": \"%s\", \"width\": %d, "
+                       "\"tile_q\": %d, \"tile_k\": %d, \"split_keys\": %lld",
+                       i.budget == Budget::kTuring ? "m16n8k8" : "m16n8k16", i.width,
+                       forward_tile_q(i.width, i.budget), forward_tile_k(i.width, i.budget),
+                       static_cast<long long>(kSplitKeys));
+}
+
+}  // namespace attnext::cuda::mma

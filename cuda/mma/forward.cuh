@@ -1,0 +1,211 @@
+// The forward pass of a block: a tile of query rows against all keys they see, or against one split
+// of them (FlashAttention-2, Dao 2023, arXiv:2307.08691).
+#pragma once
+
+#include "mma/load.cuh"
+#include "mma/store.cuh"
+#include "mma/tile_shape.h"
+
+namespace attnext::cuda::mma {
+
+struct ForwardArguments {
+  ForwardParams params;
+  bool q_has_chunks, k_has_chunks, v_has_chunks, out_has_pairs;
+  int64_t items;   // blocks for each (sequence, key head)
+  int64_t splits;  // of the longest sequence; 0: none is split
+  // What splits leave behind, [batch, num_heads_kv, splits, kFewRows]: a maximum to base 2 and a
+  // sum; and the o accumulated, [.., rows, head_dim_v], rows at most kFewRows.
+  float2* states;
+  float* partials;
+  int64_t partial_rows;
+};
+
+// A sequence of few rows and many keys is split, whatever else the batch holds.
+ATTNEXT_HD int64_t splits_of(const Mask& mask, int64_t num_rows) {
+  return num_rows > 0 && num_rows <= kFewRows && mask.seqlen_k > kSplitKeys
+             ? divide_up(mask.seqlen_k, kSplitKeys)
+             : 1;
+}
+
+template <class Shape>
+struct ForwardMemory {
+  using Layout = TileLayout<Shape::kHeadDim>;
+  static constexpr uint32_t kQ = 0, kK = Layout::bytes(Shape::kTileQ),
+                            kV = kK + Layout::bytes(Shape::kTileK),
+                            kNormsQ = kV + Layout::bytes(Shape::kTileK),
+                            kNormsK = kNormsQ + 4 * Shape::kTileQ,
+                            kScales = kNormsK + 4 * Shape::kTileK,
+                            kBytes = kScales + 4 * Shape::kTileQ;
+  static_assert(kSplitKeys % Shape::kTileK == 0, "a split must end with a tile");
+  static_assert(kBytes <= allowed_bytes(Shape::kHeadDim, kWidestSharedForward, Shape::kBudget),
+                "a block must fit the architecture's memory");
+};
+
+// One block's part of the problem.
+struct ForwardItem {
+  bool is_there;
+  int64_t first_row;  // of the tile
+  Span keys;          // to look at: from the beginning of a tile on
+};
+
+template <class Shape>
+PTX_FN ForwardItem forward_item(const Group& g, int64_t index) {
+  const int64_t splits = splits_of(g.mask, g.num_rows);
+  const int64_t tiles = divide_up(rows_in_memory(g), Shape::kTileQ);
+  if (index >= (splits > 1 ? splits : tiles)) return {false, 0, {0, 0}};
+  // The last rows of a causal sequence have the most keys: first, so that the end is shared out.
+  const int64_t first = splits > 1 ? 0 : (tiles - 1 - index) * Shape::kTileQ;
+  if (first >= g.num_rows) return {true, first, {0, 0}};
+  const Span reachable =
+      reachable_keys(g.mask, queries_of(g, {first, min_of(first + Shape::kTileQ, g.num_rows)}));
+  const Span keys = {reachable.begin / Shape::kTileK * Shape::kTileK, reachable.end};
+  if (splits == 1) return {true, first, keys};
+  return {true,
+          first,
+          {max_of(keys.begin, index * kSplitKeys), min_of(keys.end, (index + 1) * kSplitKeys)}};
+}
+
+// A block on its way through the keys. It keeps little: what a group is gets read again for every
+// tile, as two fragments of rows at head_dim 128 leave few registers for anything but sums.
+template <class Element, class Shape>
+struct ForwardBlock {
+  using Memory = ForwardMemory<Shape>;
+  static constexpr int kRowFragments = Shape::kRowFragments, kTileK = Shape::kTileK,
+                       kHeadDim = Shape::kHeadDim;
+  using Scores = Accumulator<kRowFragments, kTileK / 8>;
+  using Sums = Accumulator<kRowFragments, kHeadDim / 8>;
+
+  const ForwardArguments& a;
+  int32_t sequence, head_kv;
+  int32_t row_tile;  // which tile of the group's rows
+  bool is_scaled;    // scores are multiplied by their scale before the softmax
+
+  // Through a shuffle, so that what follows from it is found again where it is needed rather than
+  // kept in registers across the loop: that spilled 250 bytes at head_dim 128.
+  PTX_FN static int thread() { return static_cast<int>(ptx::warp_index()) * 32 + lane(); }
+  PTX_FN static int lane() { return static_cast<int>(ptx::lane_index()); }
+  // Of the tile: the warp's first.
+  PTX_FN static int warp_row() { return static_cast<int>(ptx::warp_index()) * Shape::kWarpRows; }
+  PTX_FN Group group() const { return group_of(a.params.problem, sequence, head_kv); }
+  PTX_FN int64_t first_row() const { return int64_t{row_tile} * Shape::kTileQ; }
+  PTX_FN bool has_cosine() const {
+    return Shape::kHasOptions && a.params.problem.score == Score::kCosine;
+  }
+
+  PTX_FN void load_queries() const {
+    load_query_rows<Shape::kThreads, Shape::kTileQ, kHeadDim>(
+        group(), a.params.problem.q, a.q_has_chunks, ptx::dyn_smem() + Memory::kQ, first_row(),
+        thread());
+  }
+
+  // Of the tile's rows, to base 2: kept in shared memory, as registers are for sums.
+  PTX_FN void store_scales() const {
+    const Group g = group();
+    for (int i = thread(); i < Shape::kTileQ; i += Shape::kThreads) {
+      const int64_t row = min_of(first_row() + i, g.num_rows - 1);
+      ptx::st_shared(ptx::dyn_smem() + Memory::kScales + 4 * static_cast<uint32_t>(i),
+                     static_cast<float>(a.params.problem.scale[position_of(g, row).head] * kLog2E));
+    }
+  }
+  PTX_FN void load_scales(float (&scale)[kRowFragments][2]) const {
+#pragma unroll
+    for (int m = 0; m < kRowFragments; ++m)
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+        scale[m][half] = ptx::ld_shared<float>(
+            ptx::dyn_smem() + Memory::kScales +
+            4 * static_cast<uint32_t>(warp_row() + 16 * m + fragment_row(lane(), half)));
+  }
+
+  PTX_FN void load_keys(const TensorView& t, bool has_chunks, uint32_t at, int64_t begin) const {
+    load_key_rows<Shape::kThreads, kTileK, kHeadDim>(group(), t, has_chunks, ptx::dyn_smem() + at,
+                                                     begin, thread());
+    ptx::cp_async_commit();
+  }
+
+  PTX_FN void invert_all_norms(bool is_first) const {
+    const uint32_t shared = ptx::dyn_smem();
+    if (is_first)
+      invert_norms<Element, Shape::kThreads, Shape::kTileQ, kHeadDim>(shared + Memory::kQ, thread(),
+                                                                      shared + Memory::kNormsQ);
+    invert_norms<Element, Shape::kThreads, kTileK, kHeadDim>(shared + Memory::kK, thread(),
+                                                             shared + Memory::kNormsK);
+  }
+
+  PTX_FN WarpTile tile_at(const Group& g, int64_t begin) const {
+    const int64_t first = first_row() + warp_row();
+    const Span keys = {begin, begin + kTileK};
+    const Span rows = {first, min_of(first + Shape::kWarpRows, g.num_rows)};
+    const TileKind kind =
+        rows.begin < rows.end ? classify_tile(g.mask, queries_of(g, rows), keys) : TileKind::kSkip;
+    return {first, {begin, min_of(keys.end, g.mask.seqlen_k)}, kind, lane()};
+  }
+
+  // s: raw products in, weights out.
+  PTX_FN void soften_scores(TileKind kind, int64_t begin, Scores& s, RowState<kRowFragments>& state,
+                            Sums& o) const {
+    float factor[kRowFragments][2];
+    load_scales(factor);
+    if constexpr (Shape::kHasOptions) {
+      const uint32_t shared = ptx::dyn_smem();
+      const Group g = group();
+      const WarpTile tile = tile_at(g, begin);
+      if (has_cosine())
+        normalise_scores(shared + Memory::kNormsQ, shared + Memory::kNormsK, warp_row(), lane(), s);
+      modify_scores(g, tile, is_scaled, factor, s);
+      soften(factor, s, state, o);
+      if (g.problem->dropout.probability > 0)
+        for_kept<kRowFragments, kTileK / 8>(g, tile, [&](int m, int j, int i, bool is_kept) {
+          if (!is_kept) s[m][j][i] = 0;
+        });
+    } else {
+      if (kind == TileKind::kPartial) {
+        const Group g = group();
+        mask_scores(g, tile_at(g, begin), s);
+      }
+      soften(factor, s, state, o);
+    }
+  }
+
+  // All keys of `keys`, a tile at a time. k and v have one buffer each: v is loaded while the
+  // scores are computed, the next k while they are used, so that a block takes half the memory of
+  // two stages and two blocks fit where one would.
+  PTX_FN void run(Span keys, RowState<kRowFragments>& state, Sums& o) const {
+    const Problem& p = a.params.problem;
+    if (keys.begin >= keys.end) return;
+    load_queries();
+    load_keys(p.k, a.k_has_chunks, Memory::kK, keys.begin);
+    store_scales();
+    const auto first_tile = static_cast<int32_t>(keys.begin / kTileK),
+               last_tile = static_cast<int32_t>((keys.end - 1) / kTileK);
+#pragma unroll 1
+    for (int32_t key_tile = first_tile; key_tile <= last_tile; ++key_tile) {
+      const int64_t begin = int64_t{key_tile} * kTileK;
+      ptx::cp_async_wait<0>();
+      ptx::block_sync();  // k is there, and nobody reads the last v any more
+      load_keys(p.v, a.v_has_chunks, Memory::kV, begin);
+      const TileKind kind = tile_at(group(), begin).kind;
+      Scores s;
+      clear(s);
+      if (kind != TileKind::kSkip)
+        multiply_rows<Element, kHeadDim>(ptx::dyn_smem() + Memory::kQ, warp_row(),
+                                         ptx::dyn_smem() + Memory::kK, lane(), s);
+      if (has_cosine()) invert_all_norms(key_tile == first_tile);
+      ptx::cp_async_wait<0>();
+      ptx::block_sync();  // v is there, and nobody reads k any more
+      if (key_tile < last_tile) load_keys(p.k, a.k_has_chunks, Memory::kK, begin + kTileK);
+      if (kind == TileKind::kSkip) continue;
+      soften_scores(kind, begin, s, state, o);
+      multiply_weights<Element>(s, ptx::dyn_smem() + Memory::kV, lane(), o);
+    }
+  }
+};
+
+template <class Element, class Shape>
+PTX_FN ForwardBlock<Element, Shape> forward_block(const ForwardArguments& a, const Group& g,
+                                                  int64_t first_row) {
+  return {a, static_cast<int32_t>(g.sequence), static_cast<int32_t>(g.head_kv),
+          static_cast<int32_t>(first_row / Shape::kTileQ), Shape::kHasOptions && scales_scores(g)};
+}
+
+}  // namespace attnext::cuda::mma

@@ -1,0 +1,90 @@
+// The forward kernel: one block a tile of rows, or a split of the keys of a few rows; and how its
+// results leave.
+#pragma once
+
+#include "mma/forward.cuh"
+
+namespace attnext::cuda::mma {
+
+template <class Shape>
+PTX_FN void store_row(const ForwardArguments& a, const Group& g, int64_t row, int lane,
+                      const FinishedRow& finished, const float (&o)[Shape::kHeadDim / 8][4],
+                      int half) {
+  const Problem& p = a.params.problem;
+  const bool exists = row < g.num_rows;
+  if (!exists && row >= rows_in_memory(g)) return;
+  const Position at = position_of(g, row);
+  const int64_t offset = row_offset(g, a.params.out, at);
+  const int columns = static_cast<int>(p.head_dim_v);
+#pragma unroll
+  for (int j = 0; j < Shape::kHeadDim / 8; ++j) {
+    const int column = 8 * j + fragment_column(lane);
+    // 0 * infinity of a masked value must not reach a row that has no keys.
+    const bool is_empty = !exists || finished.is_empty;
+    const float empty = exists ? finished.factor : 0;
+    store_pair(a.params.out, a.out_has_pairs, offset, column, columns,
+               is_empty ? empty : o[j][2 * half] * finished.factor,
+               is_empty ? empty : o[j][2 * half + 1] * finished.factor);
+  }
+  if (is_present(a.params.lse) && lane % 4 == 0)
+    write_float(a.params.lse, row_offset(g, a.params.lse, at),
+                exists ? finished.lse : negative_infinity());
+}
+
+// The state of a split: combined later, in the order of the keys.
+template <class Shape>
+PTX_FN void store_partial(const ForwardArguments& a, const Group& g, int64_t split, int64_t row,
+                          int lane, float row_max, float row_sum,
+                          const float (&o)[Shape::kHeadDim / 8][4], int half) {
+  if (row >= g.num_rows) return;
+  const Problem& p = a.params.problem;
+  const int64_t at =
+      ((g.sequence * p.num_heads_kv + g.head_kv) * a.splits + split) * a.partial_rows + row;
+  if (lane % 4 == 0) ptx::st_global(a.states + at, make_float2(row_max, row_sum));
+  const int columns = static_cast<int>(p.head_dim_v);
+#pragma unroll
+  for (int j = 0; j < Shape::kHeadDim / 8; ++j) {
+    const int column = 8 * j + fragment_column(lane);
+    float* to = a.partials + at * p.head_dim_v + column;
+    if (column < columns) ptx::st_global(to, o[j][2 * half]);
+    if (column + 1 < columns) ptx::st_global(to + 1, o[j][2 * half + 1]);
+  }
+}
+
+template <class Element, class Shape>
+PTX_FN void run_forward_block(const ForwardArguments& a) {
+  const Place place = place_of(a.params.problem, a.items);
+  if (place.sequence >= a.params.problem.batch) return;
+  const Group start = group_of(a.params.problem, place.sequence, place.head_kv);
+  const ForwardItem item = forward_item<Shape>(start, place.index);
+  if (!item.is_there) return;
+  const auto block = forward_block<Element, Shape>(a, start, item.first_row);
+  RowState<Shape::kRowFragments> state;
+  Accumulator<Shape::kRowFragments, Shape::kHeadDim / 8> o;
+  reset(state);
+  clear(o);
+  block.run(item.keys, state, o);
+  const Group g = block.group();
+  const WarpTile tile = block.tile_at(g, 0);
+#pragma unroll
+  for (int m = 0; m < Shape::kRowFragments; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int64_t row = tile.first_row + 16 * m + fragment_row(tile.lane, half);
+      const float row_max = state.row_max[m][half], sum = row_total(state.row_sum[m][half]);
+      if (splits_of(g.mask, g.num_rows) > 1) {
+        store_partial<Shape>(a, g, place.index, row, tile.lane, row_max, sum, o[m], half);
+        continue;
+      }
+      const Position at = position_of(g, max_of(row_of(g, tile, m, half), 0));
+      store_row<Shape>(a, g, row, tile.lane, finish(g, at, row_max, sum, tile.lane), o[m], half);
+    }
+}
+
+template <class Element, class Shape>
+__global__ void __launch_bounds__(Shape::kThreads)
+    forward_kernel(const __grid_constant__ ForwardArguments a) {
+  if constexpr (is_compiled(Shape::kBudget)) run_forward_block<Element, Shape>(a);
+}
+
+}  // namespace attnext::cuda::mma

@@ -1,0 +1,39 @@
+// Where an element lies in a tile of shared memory, and which element of a fragment a thread holds.
+#pragma once
+
+#include <cstdint>
+
+#include "attention/portable.h"
+
+namespace attnext::cuda::mma {
+
+constexpr int kChunkElements = 8;  // of 16 bits: what one lane's address of ldmatrix names
+
+// Rows of kColumns 16-bit elements, their 16-byte chunks permuted so that the eight rows that
+// ldmatrix reads at once lie in different banks. Rows of 64 bytes more than a multiple of 128
+// alternate between two halves of the banks by themselves.
+template <int kColumns>
+struct TileLayout {
+  static constexpr int kChunks = kColumns / kChunkElements;
+  static constexpr int kRowBytes = kColumns * 2;
+  static constexpr bool kFillsBanks = kChunks % 8 == 0, kFillsHalf = kChunks % 4 == 0;
+
+  static constexpr int bytes(int rows) { return rows * kRowBytes; }
+  ATTNEXT_HD uint32_t chunk(int row, int chunk) {
+    const int permuted = kFillsBanks  ? chunk ^ (row & 7)
+                         : kFillsHalf ? chunk ^ ((row >> 1) & 3)
+                                      : chunk;
+    return static_cast<uint32_t>(row * kRowBytes + permuted * 16);
+  }
+  // Of an element whose neighbours in its chunk follow.
+  ATTNEXT_HD uint32_t element(int row, int column) {
+    return chunk(row, column / kChunkElements) + static_cast<uint32_t>(column % kChunkElements * 2);
+  }
+};
+
+// Accumulator fragments are [16 rows][8 columns], four floats a lane: index 2 half + e is row
+// lane / 4 + 8 half, column 2 (lane % 4) + e.
+ATTNEXT_HD int fragment_row(int lane, int half) { return lane / 4 + 8 * half; }
+ATTNEXT_HD int fragment_column(int lane) { return 2 * (lane % 4); }
+
+}  // namespace attnext::cuda::mma

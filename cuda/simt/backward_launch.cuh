@@ -1,0 +1,100 @@
+// Backward on FFMA units: what it needs and how it is launched.
+#pragma once
+
+#include "simt/backward_bias.cuh"
+#include "simt/backward_keys.cuh"
+#include "simt/backward_queries.cuh"
+#include "simt/backward_sums.cuh"
+#include "simt/norms.h"
+#include "simt/passes.h"
+
+namespace attnext::cuda::simt {
+
+template <class A>
+BackwardSpace<A> take_space(const BackwardParams& params, int64_t query_tiles, Launch& launch) {
+  const Problem& p = params.problem;
+  const int64_t rows = workspace_rows(p), keys = workspace_keys(p);
+  const int64_t columns = p.batch * p.num_heads_q * query_tiles * p.head_dim;
+  const bool is_cosine = p.score == Score::kCosine;
+  const bool has_row_sums = params.dscale || params.dalibi_slopes || params.dsinks ||
+                            bias_sum_of(params) == BiasSum::kPerRow;
+  const auto doubles = [&](bool is_wanted, int64_t count) {
+    return launch.take<double>(is_wanted ? count : 0);
+  };
+  BackwardSpace<A> space{};
+  space.lse_log2 = launch.take<A>(rows);
+  space.lse_rest = launch.take<A>(rows);
+  space.delta = launch.take<A>(rows);
+  space.row_sums = doubles(has_row_sums, rows * kNumRowSums);
+  space.dq = launch.take<A>(is_cosine ? rows * p.head_dim : 0);
+  space.dk = launch.take<A>(is_cosine ? keys * p.head_dim : 0);
+  space.weight = doubles(params.dweight != nullptr, columns);
+  space.score_bias = doubles(params.dscore_bias != nullptr, columns);
+  space.bias_keys = doubles(bias_sum_of(params) == BiasSum::kPerKey,
+                            p.batch * p.num_heads_q * p.seqlen_k);
+  return space;
+}
+
+// The kernels that multiply; `a` by value, as each shares out its columns differently.
+template <class A, class Term>
+void start_products(BackwardArguments<A> a, Launch& launch) {
+  constexpr uint32_t kBytes = backward_bytes<A, Term>();
+  static_assert(kBytes <= kMaxSharedBytes);
+  const Problem& p = a.params.problem;
+  const int64_t groups = p.batch * p.num_heads_kv;
+  a.slices = num_slices(p.head_dim, kQuads<A, Term>);
+  start(launch, "backward_queries_kernel", backward_queries_kernel<A, Term>,
+        groups * a.slices * a.query_tiles, kBytes, a);
+  a.slices = max_of(a.slices, num_slices(p.head_dim_v, kQuads<A, Term>));
+  start(launch, "backward_keys_kernel", backward_keys_kernel<A, Term>,
+        groups * a.slices * a.key_tiles, kBytes, a);
+  const TensorView& dbias = a.params.dbias;
+  const BiasSum bias = bias_sum_of(a.params);
+  if (bias != BiasSum::kDense && bias != BiasSum::kPerKey) return;
+  // A tile of one head holds 64 queries, one of a group fewer.
+  a.query_tiles = divide_up(p.seqlen_q, kTileRows<kManyRows>);
+  const int64_t shared_by = bias == BiasSum::kDense
+                                ? dbias.shape[0] * dbias.shape[1] * a.query_tiles
+                                : p.batch * p.num_heads_q;
+  start(launch, "backward_bias_kernel", backward_bias_kernel<A, Term>, shared_by * a.key_tiles,
+        kBytes, a);
+}
+
+template <class A>
+void start_sums(const BackwardArguments<A>& a, Launch& launch) {
+  const BackwardParams& params = a.params;
+  const Problem& p = params.problem;
+  if (p.score == Score::kCosine)
+    start(launch, "backward_cosine_kernel", backward_cosine_kernel<A>,
+          divide_up(p.batch * p.num_heads_kv * (p.seqlen_q * p.group_size + p.seqlen_k), kWarps), 0,
+          a);
+  if (params.dscale || params.dalibi_slopes || params.dsinks)
+    start(launch, "backward_heads_kernel", backward_heads_kernel<A>, p.batch * p.num_heads_q,
+          kBlockSumBytes, a);
+  if (params.dweight || params.dscore_bias)
+    start(launch, "backward_columns_kernel", backward_columns_kernel<A>,
+          divide_up(p.batch * p.num_heads_q * p.head_dim, kThreads), 0, a);
+  const BiasSum bias = bias_sum_of(params);
+  const int64_t* shape = params.dbias.shape;
+  if (bias == BiasSum::kPerRow || bias == BiasSum::kPerKey)
+    start(launch, "backward_small_bias_kernel", backward_small_bias_kernel<A>,
+          shape[0] * shape[1] * shape[2] * shape[3], kBlockSumBytes, a);
+}
+
+template <class A, class Term>
+Status run_backward(const BackwardParams& params, Launch& launch) {
+  const Problem& p = params.problem;
+  const int64_t rows = p.seqlen_q * p.group_size;
+  const int64_t query_tiles = divide_up(rows, kTileRows<kManyRows>);
+  BackwardArguments<A> a{params, take_norms<A>(p, launch),
+                         take_space<A>(params, query_tiles, launch), query_tiles,
+                         divide_up(p.seqlen_k, kTileK), 0};
+  if (!launch.status().is_ok() || !find_norms(p, a.norms, launch).is_ok()) return launch.status();
+  start(launch, "backward_prepare_kernel", backward_prepare_kernel<A>,
+        divide_up(p.batch * p.num_heads_kv * rows, kWarps), 0, a);
+  start_products<A, Term>(a, launch);
+  start_sums(a, launch);
+  return launch.status();
+}
+
+}  // namespace attnext::cuda::simt

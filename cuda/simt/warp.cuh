@@ -1,0 +1,64 @@
+// Kernels that take a warp, or a block, for each of many small sums. Every sum has one order.
+#pragma once
+
+#include "simt/tile.cuh"
+
+namespace attnext::cuda::simt {
+
+constexpr int kWarps = kThreads / 32;
+
+// Shared memory of a kernel that calls block_sum.
+constexpr uint32_t kBlockSumBytes = kWarps * sizeof(double);
+
+template <class A>
+PTX_FN A warp_sum(A x) {
+#pragma unroll
+  for (uint32_t lanes = 16; lanes > 0; lanes /= 2) x += ptx::shuffle_xor(x, lanes);
+  return x;
+}
+
+// Over the block, for thread 0. All threads take part.
+PTX_FN double block_sum(double x) {
+  const SharedArray<double> parts = {ptx::dyn_smem()};
+  const double mine = warp_sum(x);
+  if (ptx::lane_index() == 0) store(parts, static_cast<int>(ptx::warp_index()), mine);
+  ptx::block_sync();
+  double sum = 0;
+  for (int warp = 0; warp < kWarps; ++warp) sum += load(parts, warp);
+  ptx::block_sync();
+  return sum;
+}
+
+// Calls work(i) for i in [0, count), a warp each.
+template <class F>
+PTX_FN void for_warps(int64_t count, F&& work) {
+  const int64_t step = int64_t{ptx::grid_size().x} * kWarps;
+  for (int64_t i = int64_t{ptx::block_index().x} * kWarps + ptx::warp_index(); i < count; i += step)
+    work(i);
+}
+
+// Calls work(i) for i in [0, count), a thread each.
+template <class F>
+PTX_FN void for_threads(int64_t count, F&& work) {
+  const int64_t step = int64_t{ptx::grid_size().x} * kThreads;
+  for (int64_t i = int64_t{ptx::block_index().x} * kThreads + thread_place().index; i < count;
+       i += step)
+    work(i);
+}
+
+// A row of a group, counted over all groups of the longest sequence's size.
+struct GroupRow {
+  int64_t sequence, head_kv, row;
+};
+PTX_FN GroupRow group_row(const Problem& p, int64_t index, int64_t rows_per_group) {
+  const int64_t group = index / rows_per_group;
+  return {group / p.num_heads_kv, group % p.num_heads_kv, index % rows_per_group};
+}
+
+template <class A>
+PTX_FN A read_at(const char* row, const TensorView& t, int64_t d) {
+  const int64_t stride = t.ndim == 0 ? 1 : t.strides[t.ndim - 1];
+  return read_element<A>(row + d * stride * size_of(dtype_of(t)), dtype_of(t));
+}
+
+}  // namespace attnext::cuda::simt

@@ -1,0 +1,41 @@
+"""Do the drivers for a real GPU run at all? A case each, over the emulator."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import native_build
+
+# What is asked of each beside a quick run: the smallest case there is.
+DRIVERS = {
+    "correctness": ["--only", "d64-s63-causal-gqa1-bfloat16"],
+    "sanitizers": ["--only", "memcheck-d64"],
+    "determinism": ["--only", "causal-d64-float16", "--repeats", "3"],
+    "timing": ["--only", "d64-s512-causal-forward"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_driver(driver, tmp_path, emulated):
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.gpu.{driver}", "--backend", emulated, "--limit", "200",
+         "--output", tmp_path, *DRIVERS[driver]],
+        cwd=native_build.ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads(next(tmp_path.glob("gpu-*.json")).read_text())
+    assert record["driver"] == driver
+    assert [row["status"] for row in record["rows"]] == ["ok"]
+    assert next(tmp_path.glob("gpu-*.md")).read_text().startswith("| case |")
+
+
+def test_probes_parse_their_arguments():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu.probes", "--help"],
+        cwd=native_build.ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "--backend" in done.stdout
