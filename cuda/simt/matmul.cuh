@@ -18,7 +18,7 @@ PTX_FN void multiply_slab(SharedArray<A> first, SharedArray<A> second, SharedArr
   constexpr bool kIsFirst = kQueries == Queries::kFirst;
   constexpr int kColumns = kTileRows<kRows>, kWeights = kIsFirst ? kRows : kQuad;
   const ThreadPlace place = thread_place();
-  constexpr int kUnroll = Term::kHasWeight ? 1 : 4;  // a tanh is long enough
+  [[maybe_unused]] constexpr int kUnroll = Term::kHasWeight ? 1 : 4;  // a tanh is long enough
   A sum[kRows][kQuad] = {};
 #pragma unroll kUnroll
   for (int d = 0; d < width; ++d) {
