@@ -35,8 +35,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the whole suite, with PyTorch, JAX and ONNX, and the C++ tests."""
-    session.install(".[test,interop,cross]")
+    """Run the whole suite, with all frameworks and the emulated CUDA kernels, and the C++ tests."""
+    session.env["ATTNEXT_JAX"] = "pip"
+    session.env["ATTNEXT_CUDA_EMULATED"] = "ON"
+    session.install(".[test,torch,jax,keras,hf,onnx,plot,examples,cross]", "onnxruntime")
     session.run("python", "-m", "pytest", *session.posargs)
     session.run("cmake", "--workflow", "--preset", "default")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import supported_isas
+from processes import supported_isas
 
 RUNNING = """
 import json, numpy, attnext
