@@ -9,7 +9,7 @@ from attnext import reference
 
 SEQLEN_Q, SEQLEN_K, DIM = 60, 900, 8
 
-# What the scores of successive keys are (natural logarithms), before noise of size 1; a tile is 128.
+# What the scores of successive keys are, before noise of size 1. A tile has 128 keys.
 _KEYS = np.arange(SEQLEN_K)
 COURSES = {
     "grows_slowly": 0.2 * _KEYS,
