@@ -33,13 +33,13 @@ endforeach()
 
 # Vectors wider than the ISA's registers are passed around inside one object only, so the ABI note
 # (-Wpsabi) says nothing.
-set(attnext_kernel_flags -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -Wno-psabi)
+set(attnext_kernel_flags -O2 -fno-math-errno -fno-trapping-math -ffp-contract=fast -Wno-psabi)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # Its own AVX-512 intrinsics start from an undefined register (gcc bug 105593).
   list(APPEND attnext_kernel_flags -Wno-maybe-uninitialized)
 endif()
-if(ATTNEXT_SANITIZE) # -O3 would take minutes to find the same
-  list(TRANSFORM attnext_kernel_flags REPLACE "^-O3$" "-O1")
+if(ATTNEXT_SANITIZE) # -O2 would take minutes to find the same
+  list(TRANSFORM attnext_kernel_flags REPLACE "^-O2$" "-O1")
 endif()
 
 # The kernels of one ISA, and the announcement to isa.cpp that this build has them.

@@ -214,10 +214,13 @@ static void soften_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Te
           SoftenScores<A, Term, is_plain.value>{modifiers_of(m, segments[n]), base, dropout, sum,
                                                 rounded_sum, weights});
     };
-    if (!dropout && !has_any(modifiers_of(m, segments[n])))
-      multiply(Int<1>{});
-    else
-      multiply(Int<0>{});
+    if constexpr (kForwardScale<Term> == ScaleOn::kQueries) {
+      if (!dropout && !has_any(modifiers_of(m, segments[n]))) {
+        multiply(Int<1>{});
+        continue;
+      }
+    }
+    multiply(Int<0>{});
   }
   IntVec<A> is_needed{};
   for (int lane = 0; lane < lanes; lane += kLanes<A>)

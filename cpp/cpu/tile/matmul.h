@@ -175,8 +175,22 @@ struct Vectors {
   int64_t stride;  // lanes of the panel
 };
 
-// Keys [keys.begin, keys.end) of the tile that begins at `k`. The pointers are those of the panel:
-// `vectors` moves them, and those of `finish`.
+// Keys [keys.begin, keys.end) of the tile that begins at `k`, for kVectors vectors from `lane` on.
+// The pointers are those of the panel.
+template <class A, class Term, int kVectors, class Finish>
+ATTNEXT_HD void multiply_some_keys(int64_t lane, int64_t stride, RowBlock<Operand<Term, A>> k,
+                                   Span keys, const Operand<Term, A>* q_t, const A* weight_t,
+                                   int64_t head_dim, Finish& finish) {
+  for_tiles<kTileRows>(
+      keys.end,
+      [&](auto rows, int64_t key) {
+        score_tile<A, Term, rows.value, kVectors>(k, key, q_t + lane, weight_t + lane, stride,
+                                                  head_dim, finish);
+      },
+      keys.begin);
+}
+
+// `vectors` moves the pointers, and those of `finish`.
 template <class A, class Term, class Finish>
 static void multiply_keys(Vectors vectors, RowBlock<Operand<Term, A>> k, Span keys,
                           const Operand<Term, A>* q_t, const A* weight_t, int64_t head_dim,
@@ -184,14 +198,19 @@ static void multiply_keys(Vectors vectors, RowBlock<Operand<Term, A>> k, Span ke
   const int64_t lane = vectors.first * kLanes<A>;
   finish.move_to(lane);
   with_vectors(vectors.count, [&](auto v) {
-    for_tiles<kTileRows>(
-        keys.end,
-        [&](auto rows, int64_t key) {
-          score_tile<A, Term, rows.value, v.value>(k, key, q_t + lane, weight_t + lane,
-                                                   vectors.stride, head_dim, finish);
-        },
-        keys.begin);
+    multiply_some_keys<A, Term, v.value>(lane, vectors.stride, k, keys, q_t, weight_t, head_dim,
+                                         finish);
   });
+}
+
+// The same for a single vector.
+template <class A, class Term, class Finish>
+static void multiply_vector(Vectors vectors, RowBlock<Operand<Term, A>> k, Span keys,
+                            const Operand<Term, A>* q_t, const A* weight_t, int64_t head_dim,
+                            Finish finish) {
+  const int64_t lane = vectors.first * kLanes<A>;
+  finish.move_to(lane);
+  multiply_some_keys<A, Term, 1>(lane, vectors.stride, k, keys, q_t, weight_t, head_dim, finish);
 }
 
 template <class A, class Term>

@@ -44,12 +44,13 @@ constexpr int kSplitKeys = 1024;
 // packed once per chunk.
 constexpr int kChunkKeys = 512;
 
-// d kTileRows wide tiles for the bulk of `count`, then halves of it for the rest.
+// kWidth wide tiles for the bulk of `count`, then pairs, then one: widths between them would be
+// most of the library for the last few rows of a sequence.
 template <int kWidth, class F>
 ATTNEXT_HD void for_tiles(int64_t count, F&& visit, int64_t begin = 0) {
   for (; begin + kWidth <= count; begin += kWidth) visit(Int<kWidth>{}, begin);
   if constexpr (kWidth > 1) {
-    if (begin < count) for_tiles<kWidth / 2>(count, visit, begin);
+    if (begin < count) for_tiles<(kWidth > 2 ? 2 : 1)>(count, visit, begin);
   }
 }
 

@@ -35,7 +35,7 @@ NUM_TENSORS = 14
 _INTEGERS = ("q_offset", "q_lengths", "kv_lengths", "cu_seqlens_q", "cu_seqlens_k", "block_table")
 _CAUSAL = {False: "none", True: "bottom_right"}
 _SIGNATURE = inspect.signature(array_attention).parameters
-_OPTION_PARAMETERS = [_SIGNATURE[name] for name in (*DEFAULTS, "backend")]
+_OPTION_PARAMETERS = [_SIGNATURE[name] for name in DEFAULTS]
 
 
 class OpOptions(NamedTuple):
@@ -77,9 +77,9 @@ def show_options(function: Function) -> Function:
 def encode(function: str, q: torch.Tensor, options: dict[str, Any]) -> OpOptions:
     """The options of a call of `function` as its operator takes them."""
     for name in options:
-        if name not in DEFAULTS and name != "backend":
+        if name not in DEFAULTS:
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
-    o = {**DEFAULTS, "backend": None, **options}
+    o = {**DEFAULTS, **options}
     score, weight, score_bias = _split_score(function, o["score"], q)
     scale, head_scales = _split_scale(function, o["scale"], q, o["layout"])
     left, right = _read_window(function, o["window"])
