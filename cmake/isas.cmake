@@ -36,7 +36,7 @@ endforeach()
 set(attnext_kernel_flags -O2 -fno-math-errno -fno-trapping-math -ffp-contract=fast -Wno-psabi)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # Its own AVX-512 intrinsics start from an undefined register (gcc bug 105593).
-  list(APPEND attnext_kernel_flags -Wno-maybe-uninitialized)
+  list(APPEND attnext_kernel_flags -Wno-maybe-uninitialized -Wno-uninitialized)
 endif()
 if(ATTNEXT_SANITIZE) # -O2 would take minutes to find the same
   list(TRANSFORM attnext_kernel_flags REPLACE "^-O2$" "-O1")
