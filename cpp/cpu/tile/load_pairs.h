@@ -19,8 +19,8 @@ ATTNEXT_HD int64_t paired_width(int64_t elements) {
 }
 
 // A row's elements as they are, zeros up to `width` pairs.
-static void copy_row_pairs(const char* row, int64_t stride, int64_t elements, int64_t width,
-                           Pair* out) {
+[[maybe_unused]] static void copy_row_pairs(const char* row, int64_t stride, int64_t elements,
+                                            int64_t width, Pair* out) {
   uint16_t* to = reinterpret_cast<uint16_t*>(out);
   if (stride == 1) {
     std::memcpy(to, row, static_cast<size_t>(2 * elements));
@@ -31,8 +31,8 @@ static void copy_row_pairs(const char* row, int64_t stride, int64_t elements, in
 }
 
 // Rows `keys` of `t` (k or v), pairs along the row. `buffer` holds as many rows of paired_width.
-static RowBlock<Pair> load_row_pairs(const Group& g, const TensorView& t, int64_t elements,
-                                     Span keys, Pair* buffer) {
+[[maybe_unused]] static RowBlock<Pair> load_row_pairs(const Group& g, const TensorView& t,
+                                                      int64_t elements, Span keys, Pair* buffer) {
   if (t.strides[3] == 1 && elements % 2 == 0 && t.strides[2] % 2 == 0 && g.problem->page_size == 0)
     return {reinterpret_cast<const Pair*>(key_pointer(g, t, keys.begin)), t.strides[2] / 2};
   const int64_t width = paired_width(elements);
@@ -64,8 +64,9 @@ static void interleave_rows(int64_t num_rows, int64_t stride, int64_t elements, 
 }
 
 // Rows `keys` of `t`, pairs along keys: [divide_up(keys, 2)][paired columns].
-static RowBlock<Pair> load_interleaved_rows(const Group& g, const TensorView& t, int64_t elements,
-                                            Span keys, Pair* buffer) {
+[[maybe_unused]] static RowBlock<Pair> load_interleaved_rows(const Group& g, const TensorView& t,
+                                                             int64_t elements, Span keys,
+                                                             Pair* buffer) {
   const int64_t width = round_up(elements, kLanes<Pair>);
   interleave_rows(keys.end - keys.begin, t.strides[3], elements, width, buffer,
                   [&](int64_t i) { return key_pointer(g, t, keys.begin + i); });
@@ -74,8 +75,9 @@ static RowBlock<Pair> load_interleaved_rows(const Group& g, const TensorView& t,
 
 // out[d / 2][lane]: the panel's rows of `t` (q or dout), pairs along the row. `rows` has room for
 // kPanelLanes rows of paired_width.
-static void load_transposed_pairs(const Group& g, const Panel<float>& panel, const TensorView& t,
-                                  int64_t elements, Pair* rows, Pair* out) {
+[[maybe_unused]] static void load_transposed_pairs(const Group& g, const Panel<float>& panel,
+                                                   const TensorView& t, int64_t elements,
+                                                   Pair* rows, Pair* out) {
   const int64_t width = paired_width(elements);
   LaneRows<float> lanes{};
   lanes.dtype = DType::kFloat32;  // as far as moving its bits goes
