@@ -259,7 +259,7 @@ static void soften_tile_few(const Group& g, const KeyTile& tile, RowBlock<E> k, 
     finish_weights<A, DotTerm>(panel, num_keys, w.dropout, w.s, w.s, nullptr);
 }
 
-// p of one tile, then o += p v. `keys_left`: from the tile's first key on.
+// p of one tile, then o += p v.
 template <class A, class Term>
 static void attend_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Term, A>> k,
                         RowBlock<Operand<Term, A>> v, int i, ForwardScratch<A>& w) {

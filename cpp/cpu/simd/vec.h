@@ -39,7 +39,6 @@ struct VectorOf<float> {
   typedef float Unaligned __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
   typedef int32_t Integer __attribute__((vector_size(kVectorBytes), may_alias));
   typedef int32_t IntegerScalar;
-  typedef uint8_t Bytes __attribute__((vector_size(kVectorBytes / 4)));
 };
 template <>
 struct VectorOf<double> {
@@ -47,7 +46,6 @@ struct VectorOf<double> {
   typedef double Unaligned __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
   typedef int64_t Integer __attribute__((vector_size(kVectorBytes), may_alias));
   typedef int64_t IntegerScalar;
-  typedef uint8_t Bytes __attribute__((vector_size(kVectorBytes / 8)));
 };
 
 template <>

@@ -66,11 +66,6 @@ ATTNEXT_HD Vec<A> load_elements(const char* row, DType dtype, int64_t stride, in
   const char* p = row + begin * stride * size_of(dtype);
   if (stride == 1 && count == kLanes<A>) {
     if (dtype == kAccumulatorDType<A>) return load_unaligned<A>(reinterpret_cast<const A*>(p));
-    if (dtype == DType::kBool) {
-      using Bytes = typename VectorOf<A>::Bytes;
-      return select<A>(__builtin_convertvector(read<Bytes>(p), IntVec<A>) != 0, splat<A>(A(1)),
-                       Vec<A>{});
-    }
     if constexpr (sizeof(A) == 4) {
       if (dtype == DType::kFloat16) return load_half(reinterpret_cast<const uint16_t*>(p));
       if (dtype == DType::kBFloat16) return load_bfloat(reinterpret_cast<const uint16_t*>(p));

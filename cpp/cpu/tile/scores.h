@@ -149,22 +149,12 @@ ATTNEXT_HD void modify(const Modifiers<A>& m, int64_t key, Vec<A> (&s)[kKeys][kV
     });
 }
 
-// A tensor's values for the tile's pairs, [keys][lanes]. Those of the next tile are asked for: so
-// many rows, far apart, are more than the hardware would prefetch.
+// A tensor's values for the tile's pairs, [keys][lanes].
 template <class A>
 static void load_dense(const Group& g, const Panel<A>& panel, const KeyTile& tile,
                        const TensorView& t, A* out) {
-  constexpr int kForReading = 0, kIntoL2 = 2, kLine = 64;
-  const LaneRows<A> rows =
-      lane_rows(panel, t, 3, [&](int64_t row) { return dense_pointer(g, t, row); });
-  const int64_t num_keys = tile.keys.end - tile.keys.begin;
-  load_transposed<A>(rows, panel.vectors, tile.keys.begin, num_keys, out);
-  if (rows.is_uniform || rows.stride != 1) return;
-  const int64_t bytes = num_keys * size_of(rows.dtype);
-  for (int lane = 0; lane < lanes_of(panel); ++lane)
-    for (int64_t i = 0; i < bytes; i += kLine)
-      __builtin_prefetch(rows.row[lane] + tile.keys.end * size_of(rows.dtype) + i, kForReading,
-                         kIntoL2);
+  load_transposed<A>(lane_rows(panel, t, 3, [&](int64_t row) { return dense_pointer(g, t, row); }),
+                     panel.vectors, tile.keys.begin, tile.keys.end - tile.keys.begin, out);
 }
 
 // What a tile of a dense mask amounts to.
