@@ -40,12 +40,13 @@ function(attnext_find_pip_nvcc)
       CACHE STRING "Flags of nvcc" FORCE)
 endfunction()
 
-# All that nvcc of this version knows of ours, and PTX of the last for what follows.
+# All that nvcc of this version knows of ours, and PTX for what follows. sm_89 runs sm_86's code, and
+# sm_103 and 121 that of 100 and 120; cuda/CMakeLists.txt says what is compiled once for several.
 function(attnext_default_archs result)
   if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
-    set(archs 75-real 80-real 86-real 89-real 90a-real 100-real 120-real 120-virtual)
+    set(archs 75-real 80-real 86-real 90-real 100-real 120-real 80-virtual)
   else()
-    set(archs 75-real 80-real 86-real 89-real 90-real 90-virtual)
+    set(archs 75-real 80-real 86-real 90-real 80-virtual)
   endif()
   set(${result}
       "${archs}"

@@ -3,9 +3,9 @@
 #include "mma/dispatch.h"
 #include "mma/gradient.cuh"
 #include "mma/load.cuh"
-#include "simt/backward_bias.cuh"
-#include "simt/backward_sums.cuh"
+#include "simt/backward.cuh"
 #include "simt/norms.h"
+#include "simt/passes.h"
 
 namespace attnext::cuda::mma {
 
@@ -18,6 +18,7 @@ cudaError_t launch_backward_keys(const BackwardArguments& a, dim3 grid, cudaStre
 namespace {
 
 using Extras = simt::BackwardArguments<float>;
+using Steps = simt::Steps<float>;
 
 struct Grids {
   dim3 queries, keys;
@@ -98,36 +99,7 @@ Extras take_extras(const BackwardParams& params, Launch& launch) {
   if (bias == simt::BiasSum::kPerKey)
     a.space.bias_keys = launch.take<double>(p.batch * p.num_heads_q * p.seqlen_k);
   if (has_bias_product) a.norms = simt::take_norms<float>(p, launch);
-  a.query_tiles = divide_up(p.seqlen_q, simt::kTileRows<simt::kManyRows>);
-  a.key_tiles = divide_up(p.seqlen_k, simt::kTileK);
   return a;
-}
-
-// The gradient of a bias that differs by key.
-void start_bias(const Extras& a, Launch& launch) {
-  using Term = DotTerm;
-  const Problem& p = a.params.problem;
-  const simt::BiasSum bias = simt::bias_sum_of(a.params);
-  if (bias != simt::BiasSum::kDense && bias != simt::BiasSum::kPerKey) return;
-  const int64_t* shape = a.params.dbias.shape;
-  const int64_t tiles =
-      bias == simt::BiasSum::kDense ? shape[0] * shape[1] * a.query_tiles : p.batch * p.num_heads_q;
-  if (!simt::find_norms(p, a.norms, launch).is_ok()) return;
-  simt::start(launch, "backward_bias_kernel", simt::backward_bias_kernel<float, Term>,
-              tiles * a.key_tiles, simt::backward_bytes<float, Term>(), a);
-}
-
-void start_sums(const Extras& a, Launch& launch) {
-  const BackwardParams& params = a.params;
-  const Problem& p = params.problem;
-  if (params.dscale || params.dalibi_slopes || params.dsinks)
-    simt::start(launch, "backward_heads_kernel", simt::backward_heads_kernel<float>,
-                p.batch * p.num_heads_q, simt::kBlockSumBytes, a);
-  const simt::BiasSum bias = simt::bias_sum_of(params);
-  const int64_t* shape = params.dbias.shape;
-  if (bias == simt::BiasSum::kPerRow || bias == simt::BiasSum::kPerKey)
-    simt::start(launch, "backward_small_bias_kernel", simt::backward_small_bias_kernel<float>,
-                shape[0] * shape[1] * shape[2] * shape[3], simt::kBlockSumBytes, a);
 }
 
 }  // namespace
@@ -140,8 +112,9 @@ Status backward(const BackwardParams& params, Launch& launch) {
   const Problem& p = params.problem;
   Extras extras = take_extras(params, launch);
   if (!launch.status().is_ok()) return launch.status();
-  simt::start(launch, "backward_prepare_kernel", simt::backward_prepare_kernel<float>,
-              divide_up(p.batch * p.num_heads_q * p.seqlen_q, simt::kWarps), 0, extras);
+  const bool has_norms = extras.norms.q != nullptr;
+  if (has_norms && !Steps::find_norms(p, extras.norms, launch).is_ok()) return launch.status();
+  Steps::prepare_rows(extras, launch);
   BackwardArguments a{params,
                       has_chunks(p.q),
                       has_chunks(p.k),
@@ -155,8 +128,8 @@ Status backward(const BackwardParams& params, Launch& launch) {
                       extras.space.delta,
                       extras.space.row_sums};
   if (launch.status().is_ok()) start_products(a, launch);
-  if (launch.status().is_ok()) start_bias(extras, launch);
-  if (launch.status().is_ok()) start_sums(extras, launch);
+  if (launch.status().is_ok()) simt::start_bias<float, DotTerm>(extras, launch);
+  if (launch.status().is_ok()) Steps::add_up(extras, launch);
   return launch.status();
 }
 

@@ -1,10 +1,8 @@
 // Backward on FFMA units: what it needs and how it is launched.
 #pragma once
 
-#include "simt/backward_bias.cuh"
 #include "simt/backward_keys.cuh"
 #include "simt/backward_queries.cuh"
-#include "simt/backward_sums.cuh"
 #include "simt/norms.h"
 #include "simt/passes.h"
 
@@ -48,37 +46,6 @@ void start_products(BackwardArguments<A> a, Launch& launch) {
   a.slices = max_of(a.slices, num_slices(p.head_dim_v, kQuads<A, Term>));
   start(launch, "backward_keys_kernel", backward_keys_kernel<A, Term>,
         groups * a.slices * a.key_tiles, kBytes, a);
-  const TensorView& dbias = a.params.dbias;
-  const BiasSum bias = bias_sum_of(a.params);
-  if (bias != BiasSum::kDense && bias != BiasSum::kPerKey) return;
-  // A tile of one head holds 64 queries, one of a group fewer.
-  a.query_tiles = divide_up(p.seqlen_q, kTileRows<kManyRows>);
-  const int64_t shared_by = bias == BiasSum::kDense
-                                ? dbias.shape[0] * dbias.shape[1] * a.query_tiles
-                                : p.batch * p.num_heads_q;
-  start(launch, "backward_bias_kernel", backward_bias_kernel<A, Term>, shared_by * a.key_tiles,
-        kBytes, a);
-}
-
-template <class A>
-void start_sums(const BackwardArguments<A>& a, Launch& launch) {
-  const BackwardParams& params = a.params;
-  const Problem& p = params.problem;
-  if (p.score == Score::kCosine)
-    start(launch, "backward_cosine_kernel", backward_cosine_kernel<A>,
-          divide_up(p.batch * p.num_heads_kv * (p.seqlen_q * p.group_size + p.seqlen_k), kWarps), 0,
-          a);
-  if (params.dscale || params.dalibi_slopes || params.dsinks)
-    start(launch, "backward_heads_kernel", backward_heads_kernel<A>, p.batch * p.num_heads_q,
-          kBlockSumBytes, a);
-  if (params.dweight || params.dscore_bias)
-    start(launch, "backward_columns_kernel", backward_columns_kernel<A>,
-          divide_up(p.batch * p.num_heads_q * p.head_dim, kThreads), 0, a);
-  const BiasSum bias = bias_sum_of(params);
-  const int64_t* shape = params.dbias.shape;
-  if (bias == BiasSum::kPerRow || bias == BiasSum::kPerKey)
-    start(launch, "backward_small_bias_kernel", backward_small_bias_kernel<A>,
-          shape[0] * shape[1] * shape[2] * shape[3], kBlockSumBytes, a);
 }
 
 template <class A, class Term>
@@ -89,11 +56,13 @@ Status run_backward(const BackwardParams& params, Launch& launch) {
   BackwardArguments<A> a{params, take_norms<A>(p, launch),
                          take_space<A>(params, query_tiles, launch), query_tiles,
                          divide_up(p.seqlen_k, kTileK), 0};
-  if (!launch.status().is_ok() || !find_norms(p, a.norms, launch).is_ok()) return launch.status();
-  start(launch, "backward_prepare_kernel", backward_prepare_kernel<A>,
-        divide_up(p.batch * p.num_heads_kv * rows, kWarps), 0, a);
+  if (!launch.status().is_ok() || !Steps<A>::find_norms(p, a.norms, launch).is_ok())
+    return launch.status();
+  Steps<A>::prepare_rows(a, launch);
   start_products<A, Term>(a, launch);
-  start_sums(a, launch);
+  start_bias<A, Term>(a, launch);
+  Steps<A>::finish_cosine(a, launch);
+  Steps<A>::add_up(a, launch);
   return launch.status();
 }
 

@@ -1,7 +1,6 @@
 // Forward on FFMA units: how it is launched.
 #pragma once
 
-#include "simt/combine.cuh"
 #include "simt/forward.cuh"
 #include "simt/norms.h"
 #include "simt/passes.h"
@@ -45,7 +44,8 @@ Status run_forward(const ForwardParams& params, Launch& launch) {
   const Problem& p = params.problem;
   ForwardArguments<A> a{params, take_norms<A>(p, launch),
                         take_splits<A>(p, longest_split(*launch.host_problem), launch), 0, 0};
-  if (!launch.status().is_ok() || !find_norms(p, a.norms, launch).is_ok()) return launch.status();
+  if (!launch.status().is_ok() || !Steps<A>::find_norms(p, a.norms, launch).is_ok())
+    return launch.status();
   const int64_t rows = p.seqlen_q * p.group_size;
   // A small tile for few rows only where it matters: an instance of its own costs compile time.
   constexpr bool kHasSmallTile = Term::kIsBilinear && sizeof(A) == 4;
@@ -53,8 +53,7 @@ Status run_forward(const ForwardParams& params, Launch& launch) {
                             ? start_forward<A, Term, kHasSmallTile ? kFewRows : kManyRows>(a, launch)
                             : start_forward<A, Term, kManyRows>(a, launch);
   if (!status.is_ok() || a.splits.num_splits == 1) return status;
-  return start(launch, "combine_kernel", combine_kernel<A>,
-               divide_up(p.batch * p.num_heads_kv * rows, kWarps), 0, a);
+  return Steps<A>::join_splits(a, launch);
 }
 
 }  // namespace attnext::cuda::simt

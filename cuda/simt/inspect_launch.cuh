@@ -14,7 +14,8 @@ Status run_weights(const WeightsParams& params, Launch& launch) {
   const Problem& p = params.problem;
   const WeightsArguments<A> a{params, take_norms<A>(p, launch),
                               divide_up(params.num_rows * p.group_size, kTileRows<kManyRows>)};
-  if (!launch.status().is_ok() || !find_norms(p, a.norms, launch).is_ok()) return launch.status();
+  if (!launch.status().is_ok() || !Steps<A>::find_norms(p, a.norms, launch).is_ok())
+    return launch.status();
   return start(launch, "weights_kernel", weights_kernel<A, Term>,
                p.batch * p.num_heads_kv * a.tiles, kBytes, a);
 }
@@ -30,7 +31,8 @@ Status run_stats(const StatsParams& params, Launch& launch) {
                       divide_up(p.seqlen_k, kTileK)};
   const int64_t rows = has_mass ? workspace_rows(p) : 0;
   a.weights = {launch.take<A>(rows), launch.take<A>(rows)};
-  if (!launch.status().is_ok() || !find_norms(p, a.norms, launch).is_ok()) return launch.status();
+  if (!launch.status().is_ok() || !Steps<A>::find_norms(p, a.norms, launch).is_ok())
+    return launch.status();
   start(launch, "row_stats_kernel", row_stats_kernel<A, Term>,
         p.batch * p.num_heads_kv * a.query_tiles, kBytes, a);
   return start(launch, "key_mass_kernel", key_mass_kernel<A, Term>,
