@@ -29,6 +29,14 @@ function(attnext_configure target)
                POSITION_INDEPENDENT_CODE ON)
 endfunction()
 
+# Installing compiles all files of a target as one: headers are read once, a third of the time of
+# compiling them apart. Elsewhere each file stands alone, so that none leans on another's includes.
+function(attnext_compile_at_once target)
+  if(SKBUILD)
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 0)
+  endif()
+endfunction()
+
 # Hidden visibility does not reach instances of std:: templates, which libstdc++ declares visible;
 # exported, they would replace or be replaced by those of the program that loads us.
 function(attnext_hide_symbols target)

@@ -17,8 +17,10 @@ find_path(
   NO_DEFAULT_PATH)
 
 file(GLOB attnext_bindings CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/cpp/bindings/*.cpp")
-pybind11_add_module(_core MODULE ${attnext_bindings})
+# NO_EXTRAS: one translation unit leaves optimisation at link time nothing to do.
+pybind11_add_module(_core MODULE NO_EXTRAS ${attnext_bindings})
 attnext_configure(_core)
+attnext_compile_at_once(_core)
 target_include_directories(_core SYSTEM PRIVATE "${ATTNEXT_DLPACK_INCLUDE}")
 target_link_libraries(_core PRIVATE attnext)
 if(APPLE)
