@@ -10,7 +10,7 @@ import attnext
 from cases import CASES
 
 jax = pytest.importorskip("jax")
-attnext_jax = pytest.importorskip("attnext.jax")
+import attnext.jax as attnext_jax  # noqa: E402
 
 EVERY = [
     pytest.param(case, dtype, id=f"{case}-{dtype}")

@@ -10,7 +10,8 @@ import attnext
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
-attnext_jax = pytest.importorskip("attnext.jax")
+import attnext.jax as attnext_jax  # noqa: E402
+
 attention = attnext_jax.attention
 
 
