@@ -107,7 +107,7 @@ def cross(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation as HTML; warnings are errors."""
-    session.install(".[docs]")
+    session.install(".[docs,torch,jax,keras,hf,onnx,plot]")  # whose docstrings are pages
     session.run("sphinx-build", "-W", "-b", "html", "docs", "docs/_build/html", *session.posargs)
 
 

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 
 CHECKS = ("check_equality.py", "check_behaviour.py")
+OWN = ("attention_test", "additive_attention_test", "multi_head_attention_test")
+BACKENDS = ("numpy", "jax", "torch", "tensorflow")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["numpy", "jax", "torch", "tensorflow"])
-def test_layers(backend):
-    for package in ("keras", backend):  # importing Keras here would choose one back end for good
+def run_pytest(backend, *arguments):
+    """The output of a run in a process of its own, as importing Keras chooses one back end."""
+    for package in ("keras", backend):
         if find_spec(package) is None:
             pytest.skip(f"could not import {package!r}")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *CHECKS],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
         env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
         cwd=Path(__file__).parent,
         capture_output=True,
@@ -26,7 +27,22 @@ def test_layers(backend):
         timeout=900,
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_layers(backend):
+    assert " passed" in run_pytest(backend, *CHECKS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_keras_own_tests_pass(backend):
+    """They come with its package; its configuration does not, and ours is not theirs."""
+    modules = [f"keras.src.layers.attention.{name}" for name in OWN]
+    options = ("-c", os.devnull, "-W", "ignore", "-p", "in_place_of_keras")
+    assert " passed" in run_pytest(backend, *options, "--pyargs", *modules)
 
 
 WITHOUT_KERAS = """
