@@ -95,12 +95,13 @@ class Relevance:
     def gradients(self, words, near):
         """Of the mean of -log p(near | word): the lse over all words less that over `near`."""
         q, k, options = self.prepare(words)
-        _, vjp = attnext.attention_vjp(q, k, k, bias=self.bias, return_lse=True, **options)
-        q_one, k_one = q[:, None, None], k[near][:, None, None]  # lse over one key is its score
-        _, vjp_one = attnext.attention_vjp(q_one, k_one, k_one, return_lse=True, **options)
+        v = np.zeros((len(k), 1), np.float32)  # the lse alone counts, whatever is gathered
+        _, vjp = attnext.attention_vjp(q, k, v, bias=self.bias, return_lse=True, **options)
+        ones = [x[:, None, None] for x in (q, k[near], v[near])]  # lse over one key is its score
+        _, vjp_one = attnext.attention_vjp(*ones, return_lse=True, **options)
         dlse = np.full(len(q), 1 / len(q), np.float32)
-        d = vjp(np.zeros_like(q), dlse)
-        d_one = vjp_one(np.zeros_like(q_one), -dlse[:, None, None])
+        d = vjp(v[near], dlse)
+        d_one = vjp_one(ones[2], -dlse[:, None, None])
         fields = {"scale": "dscale", "weight": "dweight", "score_bias": "dscore_bias"}
         return {
             "wq": self.x[words].T @ (d.dq + d_one.dq[:, 0, 0]),
