@@ -78,14 +78,19 @@ def select(cases: dict[str, Any], chosen: argparse.Namespace, quick: int = 4) ->
 
 
 def run_all(cases: dict[str, Any], chosen: argparse.Namespace, run: Any) -> list[dict[str, Any]]:
-    """`run(name, case)` for each while the budget lasts; what did not run is said."""
+    """The rows of `run(name, case)` for each while the budget lasts; what did not run is said.
+
+    `run` returns a row or a list of them.
+    """
     start, rows = time.monotonic(), []
     for name, case in cases.items():
         if time.monotonic() - start > chosen.budget:
             rows.append({"case": name, "status": "not run: the budget was spent"})
             continue
-        rows.append({"case": name, **run(name, case)})
-        print(json.dumps(rows[-1]), flush=True)
+        found = run(name, case)
+        for row in found if isinstance(found, list) else [found]:
+            rows.append({"case": name, **row})
+            print(json.dumps(rows[-1]), flush=True)
     return rows
 
 

@@ -1,5 +1,5 @@
-// Do the wrappers of cuda/ptx mean on this device what their declarations say? One small kernel for
-// each, a line of JSON for each; compiled by probes.py, by nvcc or over the emulator.
+// Do the wrappers of cuda/ptx mean on this device what their declarations say? A probe each, by
+// name; compiled by probes.py, by nvcc or over the emulator.
 #include <ptx/async_copy.h>
 #include <ptx/convert.h>
 #include <ptx/launch.h>
@@ -7,9 +7,9 @@
 #include <ptx/matrix.h>
 
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <vector>
+
+#include "probe.h"
 
 namespace ptx = attnext::ptx;
 
@@ -80,98 +80,89 @@ __global__ void __launch_bounds__(32) approximate(const __grid_constant__ Params
   result[4] = ptx::tanh_approx(x);
 }
 
-void require(cudaError_t error, const char* call) {
-  if (error == cudaSuccess) return;
-  std::printf("{\"probe\": \"%s\", \"status\": \"failed\", \"error\": \"%s\"}\n", call,
-              cudaGetErrorString(error));
-  std::exit(1);
-}
+struct Arrays {
+  std::vector<float> a = std::vector<float>(256), b = std::vector<float>(128);
 
-struct Probe {
-  std::vector<float> a = std::vector<float>(256), b = std::vector<float>(128),
-                     result = std::vector<float>(256);
-
-  Probe() {
+  Arrays() {
     for (size_t i = 0; i < a.size(); ++i) a[i] = std::sin(1.0f + 0.7f * static_cast<float>(i));
     for (size_t i = 0; i < b.size(); ++i) b[i] = std::cos(0.3f * static_cast<float>(i));
   }
 
-  void run(void (*kernel)(Params), const char* name) {
-    float* memory = nullptr;
-    require(cudaMalloc(reinterpret_cast<void**>(&memory), 640 * sizeof(float)), "cudaMalloc");
-    require(cudaMemcpy(memory, a.data(), 1024, cudaMemcpyHostToDevice), "cudaMemcpy");
-    require(cudaMemcpy(memory + 256, b.data(), 512, cudaMemcpyHostToDevice), "cudaMemcpy");
-    const Params params{memory, memory + 256, memory + 384};
-    require(ptx::launch(kernel, dim3(1), dim3(32), 1024, nullptr, params), name);
-    require(cudaMemcpy(result.data(), memory + 384, 1024, cudaMemcpyDeviceToHost), name);
-    cudaFree(memory);
+  std::vector<float> run(void (*kernel)(Params), const char* name) const {
+    const probe::DeviceArray<float> device_a(a), device_b(b), result(std::vector<float>(256, NAN));
+    const Params params{device_a.data(), device_b.data(), result.data()};
+    probe::require(ptx::launch(kernel, dim3(1), dim3(32), 1024, nullptr, params), name);
+    return result.values(name);
   }
 };
 
-void say(const char* name, double error, double allowed) {
-  std::printf("{\"probe\": \"%s\", \"status\": \"%s\", \"error\": %.3g, \"allowed\": %.3g}\n", name,
-              error <= allowed ? "ok" : "failed", error, allowed);
-}
-
-void probe_product(const char* name, void (*kernel)(Params), int depth, double allowed) {
-  Probe probe;
-  probe.run(kernel, name);
+template <int kKind>
+void probe_product() {
+  constexpr int kDepth = kKind == 2 ? 8 : 16;
+  constexpr double kAllowed[] = {2e-2, 1e-1, 1e-2};
+  const Arrays given;
+  const std::vector<float> found = given.run(multiply<kKind>, "mma");
   double worst = 0;
   for (int i = 0; i < 16; ++i) {
     for (int j = 0; j < 8; ++j) {
       double sum = 0;
-      for (int k = 0; k < depth; ++k) sum += double(probe.a[i * 16 + k]) * probe.b[k * 8 + j];
-      worst = std::fmax(worst, std::fabs(sum - probe.result[i * 8 + j]));
+      for (int k = 0; k < kDepth; ++k) sum += double(given.a[i * 16 + k]) * given.b[k * 8 + j];
+      worst = probe::larger(worst, std::fabs(sum - found[i * 8 + j]));
     }
   }
-  say(name, worst, allowed);
+  probe::say(worst, kAllowed[kKind]);
 }
 
 // Matrix m is rows 8 m .. 8 m + 7 of 8 elements, of the 512 bytes copied.
-void probe_move(const char* name, void (*kernel)(Params), bool is_transposed) {
-  Probe probe;
-  probe.run(kernel, name);
-  const auto* const given = reinterpret_cast<const uint16_t*>(probe.a.data());
-  const auto* const found = reinterpret_cast<const uint16_t*>(probe.result.data());
+template <bool kIsTransposed>
+void probe_move() {
+  const Arrays arrays;
+  const std::vector<float> result = arrays.run(move<kIsTransposed>, "move");
+  const auto* const given = reinterpret_cast<const uint16_t*>(arrays.a.data());
+  const auto* const found = reinterpret_cast<const uint16_t*>(result.data());
   int wrong = 0;
   for (int lane = 0; lane < 32; ++lane) {
     for (int m = 0; m < 4; ++m) {
       for (int e = 0; e < 2; ++e) {
         const int i = lane / 4, j = 2 * (lane % 4) + e;
-        const int element = is_transposed ? 64 * m + 8 * j + i : 64 * m + 8 * i + j;
+        const int element = kIsTransposed ? 64 * m + 8 * j + i : 64 * m + 8 * i + j;
         const uint16_t expected = element >= 252 ? 0 : given[element];
         wrong += found[2 * (4 * lane + m) + e] != expected;
       }
     }
   }
-  say(name, wrong, 0);
+  probe::say(wrong, 0);
 }
 
-void probe_functions() {
-  Probe probe;
-  probe.run(approximate, "approximate");
-  const char* const names[5] = {"ex2", "lg2", "rcp", "rsqrt", "tanh_approx"};
-  const double allowed[5] = {4e-7, 2e-6, 3e-7, 4e-7, 1e-3};
-  double worst[5] = {};
+// Function f of declarations.h's math, in the order in which `approximate` stores them.
+template <int kFunction>
+void probe_function() {
+  constexpr double kAllowed[] = {4e-7, 2e-6, 3e-7, 4e-7, 1e-3};
+  const Arrays given;
+  const std::vector<float> found = given.run(approximate, "approximate");
+  double worst = 0;
   for (int i = 0; i < 32; ++i) {
-    const double x = probe.a[i], y = std::fabs(x);
-    const double exact[5] = {std::exp2(x), std::log2(y), 1 / x, 1 / std::sqrt(y), std::tanh(x)};
-    for (int f = 0; f < 5; ++f) {
-      const double size = std::fmax(1.0, std::fabs(exact[f]));
-      worst[f] = std::fmax(worst[f], std::fabs(probe.result[5 * i + f] - exact[f]) / size);
-    }
+    const double x = given.a[i], y = std::fabs(x);
+    const double exact[] = {std::exp2(x), std::log2(y), 1 / x, 1 / std::sqrt(y), std::tanh(x)};
+    const double size = std::fmax(1.0, std::fabs(exact[kFunction]));
+    worst = probe::larger(worst, std::fabs(found[5 * i + kFunction] - exact[kFunction]) / size);
   }
-  for (int f = 0; f < 5; ++f) say(names[f], worst[f], allowed[f]);
+  probe::say(worst, kAllowed[kFunction]);
 }
+
+const std::vector<probe::Probe> kProbes = {
+    {"mma_m16n8k16_f16", probe_product<0>},
+    {"mma_m16n8k16_bf16", probe_product<1>},
+    {"mma_m16n8k8_tf32", probe_product<2>},
+    {"cp_async and ldmatrix_x4", probe_move<false>},
+    {"cp_async and ldmatrix_x4_trans", probe_move<true>},
+    {"ex2", probe_function<0>},
+    {"lg2", probe_function<1>},
+    {"rcp", probe_function<2>},
+    {"rsqrt", probe_function<3>},
+    {"tanh_approx", probe_function<4>},
+};
 
 }  // namespace
 
-int main() {
-  probe_product("mma_m16n8k16_f16", multiply<0>, 16, 2e-2);
-  probe_product("mma_m16n8k16_bf16", multiply<1>, 16, 1e-1);
-  probe_product("mma_m16n8k8_tf32", multiply<2>, 8, 1e-2);
-  probe_move("cp_async and ldmatrix_x4", move<false>, false);
-  probe_move("cp_async and ldmatrix_x4_trans", move<true>, true);
-  probe_functions();
-  return 0;
-}
+int main(int count, char** arguments) { return probe::run_named(kProbes, count, arguments); }

@@ -80,6 +80,11 @@ PTX_FN void ptx::bulk_reduce_add(float* global, uint32_t shared, uint32_t bytes)
       "r"(shared), "r"(bytes)
       : "memory");
 }
+PTX_FN void ptx::red_add_v4(float* address, float4 values) {
+  asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(address),
+               "f"(values.x), "f"(values.y), "f"(values.z), "f"(values.w)
+               : "memory");
+}
 PTX_FN void ptx::bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 template <int kPending>
 PTX_FN void ptx::bulk_wait_read() {

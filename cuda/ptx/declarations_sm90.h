@@ -36,6 +36,8 @@ PTX_FN void bulk_load(uint32_t shared, const void* global, uint32_t bytes,
                       uint32_t barrier PTX_AND_SITE);
 PTX_FN void bulk_store(void* global, uint32_t shared, uint32_t bytes PTX_AND_SITE);
 PTX_FN void bulk_reduce_add(float* global, uint32_t shared, uint32_t bytes PTX_AND_SITE);
+// Straight from registers: four sums, each atomic, in no order; the address is a multiple of 16.
+PTX_FN void red_add_v4(float* address, float4 values PTX_AND_SITE);
 // Of the thread's own stores and reductions: groups, and waiting until at most kPending are left
 // that have not read shared memory, or have not been written.
 PTX_FN void bulk_commit(PTX_SITE);

@@ -32,10 +32,23 @@ def test_driver(driver, tmp_path, emulated):
     assert next(tmp_path.glob("gpu-*.md")).read_text().startswith("| case |")
 
 
-def test_probes_parse_their_arguments():
+# Compiled with the emulator, whether or not the library has it: what they run, and how many rows.
+PROGRAMS = {
+    "probes": ([], 23),
+    "experiments": (["--only", "d64-causal"], 5),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("driver", PROGRAMS)
+def test_program(driver, tmp_path):
+    arguments, num_rows = PROGRAMS[driver]
+    native_build.tool("g++")
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu.probes", "--help"],
+        [sys.executable, "-m", f"benchmarks.gpu.{driver}", "--backend", "cuda-emulated",
+         "--limit", "200", "--output", tmp_path, *arguments],
         cwd=native_build.ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "--backend" in done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads(next(tmp_path.glob(f"gpu-{driver}-*.json")).read_text())
+    assert [row["status"] for row in record["rows"]] == ["ok"] * num_rows

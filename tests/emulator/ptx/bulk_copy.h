@@ -2,6 +2,8 @@
 #pragma once
 
 #include "core/hopper.h"
+#include "core/memory.h"
+#include "core/scheduler.h"
 #include "ptx/declarations_sm90.h"
 
 namespace attnext {
@@ -30,6 +32,14 @@ PTX_FN void ptx::bulk_store(void* global, uint32_t shared, uint32_t bytes, const
 }
 PTX_FN void ptx::bulk_reduce_add(float* global, uint32_t shared, uint32_t bytes, const Site& site) {
   emulator::store_bulk(global, shared, bytes, true, site);
+}
+PTX_FN void ptx::red_add_v4(float* address, float4 values, const Site& site) {
+  emulator::require_global(address, 16, 16, "red_add_v4", site);
+  emulator::maybe_yield();
+  address[0] += values.x;
+  address[1] += values.y;
+  address[2] += values.z;
+  address[3] += values.w;
 }
 PTX_FN void ptx::bulk_commit(const Site&) { emulator::commit_bulk(); }
 template <int kPending>
