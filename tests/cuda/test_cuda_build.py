@@ -51,12 +51,18 @@ def disassembler():
 
 def compiled(name, arch, folder):
     """The instance as a cubin, and what ptxas said about it."""
+    header, text = instances()[name]
+    source = folder / f"{name}.cu"
+    source.write_text(f'#include "{header}"\n\ntemplate {text};\n')
+    return compiled_file(source, arch, folder)
+
+
+def compiled_file(source, arch, folder):
+    """A file as a cubin, and what ptxas said about it."""
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("nvcc is not installed")
-    header, text = instances()[name]
-    source, cubin = folder / f"{name}.cu", folder / f"{name}.cubin"
-    source.write_text(f'#include "{header}"\n\ntemplate {text};\n')
+    cubin = folder / f"{source.stem}.cubin"
     done = subprocess.run(
         [nvcc, "-std=c++20", "-O3", "-cubin", "-o", cubin, "--expt-relaxed-constexpr",
          "-Xptxas=-v,-warn-spills,-Werror", f"-gencode=arch=compute_{arch},code=sm_{arch}",
@@ -86,3 +92,35 @@ def test_every_instance_is_named_once():
     assert len(names) == len(set(names))
     for header, _ in instances().values():
         assert (ROOT / "cuda" / header).is_file(), header
+
+
+PHASES = re.compile(r"(MUFU\.EX2)|WARPGROUP\.DEPBAR\.\w+ \w+, (0x[01])")
+
+
+@pytest.mark.slow
+def test_probes_of_hopper(tmp_path):
+    source = ROOT / "benchmarks" / "gpu" / "probes_sm90.cu"
+    cubin, said = compiled_file(source, "90a", tmp_path)
+    assert not re.search(r"\bC75\d\d\b", said), said
+    code = native_build.run(disassembler(), "-c", cubin)
+    for instruction in ("HGMMA", "UTMALDG", "UTMASTG", "UBLKRED", "USETMAXREG", r"REDG?\S*x4"):
+        assert re.search(instruction, code), instruction
+
+
+@pytest.mark.slow
+def test_experiments_on_hopper(tmp_path):
+    """With the fence, a step's exponentials stand between its two waits, so that they overlap."""
+    source = ROOT / "benchmarks" / "gpu" / "experiments.cu"
+    cubin, said = compiled_file(source, "90a", tmp_path)
+    assert not re.search(r"\bC75\d\d\b", said), said
+    code = native_build.run(disassembler(), "-c", cubin)
+    kernel = re.compile(
+        r"\.text\.\w*7forward\w*ILi\d+ELi\d+ELi(\d+)ELb1E\w*:(.*?)(?=\.text\.|\Z)", re.S
+    )
+    found = kernel.findall(code)
+    assert len(found) == 8
+    for tile_k, body in found:
+        order = "".join("e" if exp else wait[-1] for exp, wait in PHASES.findall(body))
+        steps = re.findall(r"1(e*)0", order)
+        assert len(steps) == 2  # of masked and of other tiles
+        assert all(len(exps) >= int(tile_k) // 2 for exps in steps), order
