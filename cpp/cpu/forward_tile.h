@@ -22,22 +22,13 @@ template <class A>
 struct ForwardScratch {
   QueryBlock<A>* block;
   A *q_t[kMaxPanels], *weight_t[kMaxPanels];
-  A *k, *v;                 // a key tile, where it cannot be read in place
-  A *s, *dropout;           // [kTileK][lanes]
-  Pair *p_pairs, *q_pairs;  // of paired terms: p, and a panel's rows on their way to q_t
+  A *k, *v;            // a key tile, where it cannot be read in place
+  A *s, *p, *dropout;  // [kTileK][lanes]
+  Pair* q_pairs;       // of paired terms: a panel's rows on their way to q_t
   ModifierScratch<A>* modifiers;
   A* q_rows;     // the rows of a panel of few, padded
   int few_rows;  // 0: the panel is not one; else as many rows as the products are made for
 };
-
-// Where p goes.
-template <class Term, class A>
-ATTNEXT_HD Operand<Term, A>* weights_of(const ForwardScratch<A>& w) {
-  if constexpr (kIsPaired<Term>)
-    return w.p_pairs;
-  else
-    return w.s;
-}
 
 template <class A>
 static ForwardScratch<A> carve_forward(const Problem& p, Arena* arena) {
@@ -53,7 +44,7 @@ static ForwardScratch<A> carve_forward(const Problem& p, Arena* arena) {
   w.k = take<A>(arena, kTileK * round_up(p.head_dim, kLanes<A>));
   w.v = take<A>(arena, kTileK * round_up(p.head_dim_v, kLanes<A>));
   w.s = take<A>(arena, kTileK * lanes);
-  w.p_pairs = take<Pair>(arena, is_paired(p) ? kTileK / 2 * lanes : 0);
+  w.p = take<A>(arena, kTileK * lanes);
   w.q_pairs = take<Pair>(arena, is_paired(p) ? lanes * paired_width(p.head_dim) : 0);
   w.dropout = take<A>(arena, p.dropout.probability > 0 ? kTileK * lanes : 0);
   w.modifiers = take_modifiers<A>(p, arena);
@@ -104,7 +95,7 @@ template <class A>
 constexpr A kHeadroom = A(36);
 
 // p = 2^(s - base) straight from the registers, with the sums of p beside them; then dropout. The
-// plain case is compiled apart: code that is jumped over costs it registers.
+// plain case, of a scale at most, is compiled apart: code that is jumped over costs it registers.
 template <class A, class Term, bool kIsPlain>
 struct SoftenScores {
   Modifiers<A> modifiers;
@@ -123,22 +114,30 @@ struct SoftenScores {
   }
   template <int kKeys, int kVectors>
   inline __attribute__((always_inline)) void finish(int64_t key, Vec<A> (&s)[kKeys][kVectors]) {
-    const int64_t stride = modifiers.stride;
     if constexpr (!kIsPlain) modify<A>(modifiers, key, s);
+    // A weight is stored as soon as it is there: held back, most would be spilled first.
     ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
-      const Vec<A> row_base = load<A>(base + j * kLanes<A>);
-      Vec<A> row_sum = load<A>(sum + j * kLanes<A>);
-      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) {
-        s[i][j] = exp2<A>(s[i][j] - row_base);
-        row_sum += s[i][j];
+      const int64_t lane = j * kLanes<A>;
+      const Vec<A> row_base = load<A>(base + lane);
+      Vec<A> row_sum = load<A>(sum + lane), rounded{};
+      ATTNEXT_UNROLL for (int i = 0; i < kKeys; i += kPack<Term>) {
+        Vec<A> packed[kPack<Term>] = {};
+        ATTNEXT_UNROLL for (int n = 0; n < kPack<Term>; ++n) {
+          if (i + n >= kKeys) continue;
+          Vec<A> x = s[i + n][j];
+          if constexpr (kIsPlain && kForwardScale<Term> == ScaleOn::kScores)
+            x *= load<A>(modifiers.scale + lane);
+          packed[n] = exp2<A>(x - row_base);
+          row_sum += packed[n];
+          if (!kIsPlain && dropout)
+            packed[n] *= load<A>(dropout + (key + i + n) * modifiers.stride + lane);
+        }
+        store_packed<Term, A>(packed, p + (key + i) / kPack<Term> * modifiers.stride + lane,
+                              &rounded);
       }
-      store<A>(sum + j * kLanes<A>, row_sum);
+      store<A>(sum + lane, row_sum);
+      if (kIsPaired<Term> && rounded_sum) add_to<A>(rounded_sum + lane, rounded);
     }
-    if (!kIsPlain && dropout)
-      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i)
-          ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) s[i][j] *=
-          load<A>(dropout + (key + i) * stride + j * kLanes<A>);
-    store_weights<Term, A>(s, key, stride, p, rounded_sum);
   }
 };
 
@@ -153,38 +152,39 @@ ATTNEXT_HD IntVec<A> needs_base(const Modifiers<A>& m, int lane, Vec<A> base, Ve
   return (sum > splat<A>(kLargestSum<A>)) | (has_none & is_too_small) | (has_none & (sum != sum));
 }
 
-// Rows that need it take a base from the maximum of their scores `s`; the others keep theirs, for a
-// row's bits must not depend on its neighbours. s becomes p, and sum its sum.
-template <class A>
-static void rebase(const Modifiers<A>& m, int vectors, int64_t num_keys, int64_t head_dim_v, A* s,
-                   A* sum, A* o_t, RowState<A>* state) {
-  const int lanes = vectors * kLanes<A>;
-  for (int lane = 0; lane < lanes; lane += kLanes<A>) {
-    const Vec<A> old_base = load<A>(state->base + lane);
-    const IntVec<A> is_needed = needs_base(m, lane, old_base, load<A>(sum + lane));
-    const Vec<A> row_max = column_maximum<A>(s + lane, lanes, num_keys, old_base);
-    const Vec<A> base = select<A>(is_needed, row_max + kHeadroom<A>, old_base);
-    change_base<A>(lanes, lane, base, head_dim_v, o_t, state);
-    store<A>(sum + lane, soften_lanes<A>(lanes, lane, num_keys, base, s));
-  }
-}
-
-// s (softened) -> p as the product with the values reads it, with dropout.
+// Rows that need it take a base from the maximum of their scores `s` and get the weights and sums
+// that go with it. The others keep theirs: a row's bits must not depend on its neighbours.
 template <class A, class Term>
-static void finish_weights(const Panel<A>& panel, int64_t num_keys, const A* dropout, const A* s,
-                           Operand<Term, A>* p, A* rounded_sum) {
-  const int64_t lanes = lanes_of(panel);
-  if (rounded_sum) std::memset(rounded_sum, 0, sizeof(A) * lanes);
-  for (int64_t key = 0; key < num_keys; key += kPack<Term>)
-    for (int64_t lane = 0; lane < lanes; lane += kLanes<A>) {
-      Vec<A> tile[kPack<Term>][1] = {};
-      for (int64_t i = 0; i < min_of(kPack<Term>, num_keys - key); ++i) {
-        const int64_t at = (key + i) * lanes + lane;
-        tile[i][0] = dropout ? load<A>(s + at) * load<A>(dropout + at) : load<A>(s + at);
+static void soften_again(const Modifiers<A>& m, int i, int64_t num_keys, int64_t head_dim_v,
+                         const A* dropout, A* sum, A* rounded_sum, ForwardScratch<A>& w) {
+  using E = Operand<Term, A>;
+  const int lanes = lanes_of(w.block->panels[i]);
+  RowState<A>* state = &w.block->states[i];
+  for (int lane = 0; lane < lanes; lane += kLanes<A>) {
+    const Vec<A> old_base = load<A>(state->base + lane), old_sum = load<A>(sum + lane);
+    const IntVec<A> is_needed = needs_base(m, lane, old_base, old_sum);
+    if (!any<A>(is_needed)) continue;
+    const Vec<A> row_max = column_maximum<A>(w.s + lane, lanes, num_keys, old_base);
+    const Vec<A> base = select<A>(is_needed, row_max + kHeadroom<A>, old_base);
+    change_base<A>(lanes, lane, base, head_dim_v, w.block->o_t[i], state);
+    const Vec<A> finite_base = VectorMath<A>::finite_or_zero(base);
+    Vec<A> new_sum{}, rounded{};
+    for (int64_t key = 0; key < num_keys; key += kPack<Term>) {
+      Vec<A> packed[kPack<Term>] = {};
+      for (int64_t n = 0; n < min_of(kPack<Term>, num_keys - key); ++n) {
+        const int64_t at = (key + n) * lanes + lane;
+        packed[n] = exp2<A>(load<A>(w.s + at) - finite_base);
+        new_sum += packed[n];
+        if (dropout) packed[n] *= load<A>(dropout + at);
       }
-      store_weights<Term, A>(tile, key, lanes, p + lane,
-                             rounded_sum ? rounded_sum + lane : nullptr);
+      E* weights = operands<Term>(w.p) + key / kPack<Term> * lanes + lane;
+      const Vec<E> kept = load<E>(weights);
+      store_packed<Term, A>(packed, weights, &rounded);
+      store<E>(weights, is_needed ? load<E>(weights) : kept);
     }
+    store<A>(sum + lane, select<A>(is_needed, new_sum, old_sum));
+    store<A>(rounded_sum + lane, select<A>(is_needed, rounded, load<A>(rounded_sum + lane)));
+  }
 }
 
 // s = q kT, modified; p = 2^(s - base); the row sums.
@@ -198,7 +198,7 @@ static void soften_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Te
   const int64_t num_keys = tile.keys.end - tile.keys.begin;
   const int64_t depth = divide_up(p.head_dim, kPack<Term>);
   const int lanes = lanes_of(panel);
-  Operand<Term, A>*q_t = operands<Term>(w.q_t[i]), *weights = weights_of<Term>(w);
+  Operand<Term, A>*q_t = operands<Term>(w.q_t[i]), *weights = operands<Term>(w.p);
   const A* dropout = p.dropout.probability > 0 ? w.dropout : nullptr;
   alignas(kVectorBytes) A base[kPanelLanes<A>], sum[kPanelLanes<A>], rounded[kPanelLanes<A>];
   A* rounded_sum = kIsPaired<Term> && !dropout ? rounded : nullptr;
@@ -214,27 +214,23 @@ static void soften_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Te
           SoftenScores<A, Term, is_plain.value>{modifiers_of(m, segments[n]), base, dropout, sum,
                                                 rounded_sum, weights});
     };
-    if constexpr (kForwardScale<Term> == ScaleOn::kQueries) {
-      if (!dropout && !has_any(modifiers_of(m, segments[n]))) {
-        multiply(Int<1>{});
-        continue;
-      }
-    }
-    multiply(Int<0>{});
+    constexpr bool kMayBePlain = !Term::kHasWeight;
+    if (kMayBePlain && !dropout && !changes_scores(modifiers_of(m, segments[n])))
+      multiply(Int<kMayBePlain>{});
+    else
+      multiply(Int<0>{});
   }
   IntVec<A> is_needed{};
   for (int lane = 0; lane < lanes; lane += kLanes<A>)
     is_needed |= needs_base(m, lane, load<A>(state->base + lane), load<A>(sum + lane));
   if (any<A>(is_needed)) {
     compute_scores<A, Term>(panel, tile, k, q_t, depth, m, w.s);
-    rebase<A>(m, panel.vectors, num_keys, p.head_dim_v, w.s, sum, w.block->o_t[i], state);
-    if (dropout || kIsPaired<Term>)
-      finish_weights<A, Term>(panel, num_keys, dropout, w.s, weights, rounded_sum);
+    soften_again<A, Term>(m, i, num_keys, p.head_dim_v, dropout, sum, rounded, w);
   }
   for (int lane = 0; lane < lanes; lane += kLanes<A>) {
     const Vec<A> row_sum = load<A>(sum + lane), row_base = load<A>(state->base + lane);
     add_to<A>(state->row_sum + lane, row_sum);
-    add_to<A>(state->rounded_sum + lane, load<A>(rounded + lane));
+    if (rounded_sum) add_to<A>(state->rounded_sum + lane, load<A>(rounded_sum + lane));
     // The base 0 did: from now on it is the row's own.
     store<A>(state->base + lane,
              select<A>(row_sum == Vec<A>{}, row_base, VectorMath<A>::finite_or_zero(row_base)));
@@ -256,7 +252,8 @@ static void soften_tile_few(const Group& g, const KeyTile& tile, RowBlock<E> k, 
   modify_scores<A>(m, panel.vectors, num_keys, w.s);
   soften<A>(panel.vectors, num_keys, p.head_dim_v, w.s, w.block->o_t[0], &w.block->states[0]);
   if (p.dropout.probability > 0)
-    finish_weights<A, DotTerm>(panel, num_keys, w.dropout, w.s, w.s, nullptr);
+    for (int64_t i = 0; i < num_keys * lanes_of(panel); i += kLanes<A>)
+      store<A>(w.s + i, load<A>(w.s + i) * load<A>(w.dropout + i));
 }
 
 // p of one tile, then o += p v.
@@ -275,7 +272,7 @@ static void attend_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Te
     const Span keys = segments[n].keys;
     accumulate<A, PlainDot<Term>>(
         segments[n].vectors, v, {keys.begin / kPack<Term>, divide_up(keys.end, kPack<Term>)},
-        p.head_dim_v, weights_of<Term>(w), lanes_of(panel), nullptr, w.block->o_t[i]);
+        p.head_dim_v, operands<Term>(w.p), lanes_of(panel), nullptr, w.block->o_t[i]);
   }
 }
 

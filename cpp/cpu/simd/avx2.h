@@ -1,5 +1,4 @@
-// AVX2 + FMA + F16C leaf operations: maximum, square root, rounding, power-of-two scaling, 16-bit
-// conversions.
+// AVX2 + FMA + F16C leaf operations: maximum, square root, powers of two, 16-bit conversions.
 #pragma once
 
 #include <immintrin.h>
@@ -34,12 +33,16 @@ ATTNEXT_HD bool any(IntVec<A> mask) {
 }
 
 template <class A>
-ATTNEXT_HD Vec<A> round_to_whole(Vec<A> x) {
-  constexpr int kNearestQuiet = 8;
+ATTNEXT_HD Power<A> split_power(Vec<A> y) {
+  constexpr int kDownQuiet = 9;
+  const Vec<A> finite = maximum<A>(splat<A>(kLeastPower<A>), y);
+  Vec<A> whole;
   if constexpr (sizeof(A) == 4)
-    return reinterpret_cast<Vec<A>>(_mm256_round_ps(reinterpret_cast<__m256>(x), kNearestQuiet));
+    whole = reinterpret_cast<Vec<A>>(_mm256_round_ps(reinterpret_cast<__m256>(finite), kDownQuiet));
   else
-    return reinterpret_cast<Vec<A>>(_mm256_round_pd(reinterpret_cast<__m256d>(x), kNearestQuiet));
+    whole =
+        reinterpret_cast<Vec<A>>(_mm256_round_pd(reinterpret_cast<__m256d>(finite), kDownQuiet));
+  return {whole, finite - whole};
 }
 template <class A>
 ATTNEXT_HD Vec<A> scale_by_power(Vec<A> p, Vec<A> n) {

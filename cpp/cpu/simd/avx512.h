@@ -1,5 +1,4 @@
-// AVX-512 leaf operations: maximum, square root, rounding, power-of-two scaling, 16-bit
-// conversions.
+// AVX-512 leaf operations: maximum, square root, powers of two, 16-bit conversions.
 #pragma once
 
 #include <immintrin.h>
@@ -34,18 +33,18 @@ ATTNEXT_HD bool any(IntVec<A> mask) {
          0;
 }
 
-// x = n + r with n whole and |r| <= 1/2; scale_by_power(p, n) = p 2^n, 0 below the range, infinity
-// above it.
+// One instruction takes the fraction, and the one that scales ignores it. On Zen 4 what lies beside
+// the multiply-adds of an exponential is not free: its adders limit it.
 template <class A>
-ATTNEXT_HD Vec<A> round_to_whole(Vec<A> x) {
-  constexpr int kNearestQuiet = 8;
+ATTNEXT_HD Power<A> split_power(Vec<A> y) {
+  constexpr int kDownQuiet = 9;
   if constexpr (sizeof(A) == 4)
-    return reinterpret_cast<Vec<A>>(
-        _mm512_roundscale_ps(reinterpret_cast<__m512>(x), kNearestQuiet));
+    return {y, reinterpret_cast<Vec<A>>(_mm512_reduce_ps(reinterpret_cast<__m512>(y), kDownQuiet))};
   else
-    return reinterpret_cast<Vec<A>>(
-        _mm512_roundscale_pd(reinterpret_cast<__m512d>(x), kNearestQuiet));
+    return {y,
+            reinterpret_cast<Vec<A>>(_mm512_reduce_pd(reinterpret_cast<__m512d>(y), kDownQuiet))};
 }
+// p 2^floor(n): 0 below the range, infinity above it.
 template <class A>
 ATTNEXT_HD Vec<A> scale_by_power(Vec<A> p, Vec<A> n) {
   if constexpr (sizeof(A) == 4)

@@ -7,6 +7,17 @@
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
 
+// y taken apart: 2^y = 2^rest 2^whole, rest in [0, 1].
+template <class A>
+struct Power {
+  Vec<A> whole;  // for scale_by_power
+  Vec<A> rest;
+};
+
+// -infinity - floor(-infinity) would be NaN. (maximum() keeps a NaN in its second operand.)
+template <class A>
+constexpr A kLeastPower = sizeof(A) == 4 ? A(-300) : A(-3000);
+
 // p 2^n through the exponent field, for whole n. Below the normal range 0, above it infinity; a NaN
 // in n stays a NaN.
 template <class A>

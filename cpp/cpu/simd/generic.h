@@ -28,12 +28,14 @@ ATTNEXT_HD bool any(IntVec<A> mask) {
   return bits != 0;
 }
 
-// Adding 1.5 2^(mantissa bits) leaves no room for a fraction. |x| < 2^22 (2^51): exponents are far
+// Adding 1.5 2^(mantissa bits) leaves no room for a fraction. |y| < 2^22 (2^51): exponents are far
 // below.
 template <class A>
-ATTNEXT_HD Vec<A> round_to_whole(Vec<A> x) {
+ATTNEXT_HD Power<A> split_power(Vec<A> y) {
   const Vec<A> magic = splat<A>(sizeof(A) == 4 ? A(12582912.0) : A(6755399441055744.0));
-  return (x + magic) - magic;
+  const Vec<A> finite = maximum<A>(splat<A>(kLeastPower<A>), y),
+               whole = (finite - A(0.5) + magic) - magic;
+  return {whole, finite - whole};
 }
 template <class A>
 ATTNEXT_HD Vec<A> scale_by_power(Vec<A> p, Vec<A> n) {

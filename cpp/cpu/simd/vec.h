@@ -10,8 +10,10 @@
 
 #if defined(__clang__)
 #define ATTNEXT_UNROLL _Pragma("clang loop unroll(full)")
+#define ATTNEXT_UNROLL_TWICE _Pragma("clang loop unroll_count(2)")
 #else
 #define ATTNEXT_UNROLL _Pragma("GCC unroll 64")
+#define ATTNEXT_UNROLL_TWICE _Pragma("GCC unroll 2")
 #endif
 
 namespace attnext::cpu {

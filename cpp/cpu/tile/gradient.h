@@ -146,7 +146,9 @@ struct DifferentiateSoftmax {
       });
     }
     store_rows<A>(dp, rows.ds + key * rows.stride, rows.stride);
-    if constexpr (kIsPaired<Term>) store_weights<Term, A>(dp, key, stride, rows.ds_pairs, nullptr);
+    if constexpr (kIsPaired<Term>)
+      ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
+          store_weights<Term, A>(dp, j, key, stride, rows.ds_pairs + j * kLanes<A>, nullptr);
   }
 };
 

@@ -39,25 +39,32 @@ ATTNEXT_HD void add_tile(const Vec<A> (&tile)[kRows][kVectors], A* to, int64_t s
       add_to<A>(to + i * stride + j * kLanes<A>, tile[i][j]);
 }
 
-// p [key][lane] as a product that sums over keys reads it; `rounded_sum` (null: not wanted) += what
-// became of it.
-template <class Term, class A, int kKeys, int kVectors>
-ATTNEXT_HD void store_weights(const Vec<A> (&p)[kKeys][kVectors], int64_t key, int64_t stride,
-                              Operand<Term, A>* out, A* rounded_sum) {
-  if constexpr (!kIsPaired<Term>) {
-    store_tile<A>(p, out + key * stride, stride);
+// p of the keys an operand packs, as a product that sums over keys reads them; `rounded_sum` +=
+// what became of them.
+template <class Term, class A>
+ATTNEXT_HD void store_packed(const Vec<A> (&p)[kPack<Term>], Operand<Term, A>* out,
+                             Vec<A>* rounded_sum) {
+  if constexpr (kIsPaired<Term>) {
+    const Vec<Pair> pair = pair_up(p[0], p[1]);
+    store<Pair>(out, pair);
+    *rounded_sum = add_pairs(*rounded_sum, pair);
   } else {
-    ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
-      Vec<A> sum{};
-      ATTNEXT_UNROLL for (int i = 0; i < kKeys; i += 2) {
-        const Vec<Pair> pair =
-            pair_up(p[i][j], i + 1 < kKeys ? p[i + 1 < kKeys ? i + 1 : i][j] : Vec<A>{});
-        store<Pair>(out + (key + i) / 2 * stride + j * kLanes<A>, pair);
-        sum = add_pairs(sum, pair);
-      }
-      if (rounded_sum) add_to<A>(rounded_sum + j * kLanes<A>, sum);
-    }
+    store<A>(out, p[0]);
   }
+}
+
+// Column `j` of a register tile likewise, p and rounded_sum (null: not wanted) at its lanes.
+template <class Term, class A, int kKeys, int kVectors>
+ATTNEXT_HD void store_weights(const Vec<A> (&tile)[kKeys][kVectors], int j, int64_t key,
+                              int64_t stride, Operand<Term, A>* p, A* rounded_sum) {
+  constexpr int kStep = kPack<Term>;
+  Vec<A> rounded{};
+  ATTNEXT_UNROLL for (int i = 0; i < kKeys; i += kStep) {
+    Vec<A> packed[kStep] = {};
+    ATTNEXT_UNROLL for (int n = 0; n < kStep; ++n) if (i + n < kKeys) packed[n] = tile[i + n][j];
+    store_packed<Term, A>(packed, p + (key + i) / kStep * stride, &rounded);
+  }
+  if (kIsPaired<Term> && rounded_sum) add_to<A>(rounded_sum, rounded);
 }
 
 // finish(key, sum) of sum[key][lane] = sum_d term(q[d][lane], k[key][d]): what becomes of the sums
@@ -75,6 +82,7 @@ ATTNEXT_HD void score_tile(RowBlock<Operand<Term, A>> k, int64_t first_key,
   for (int64_t begin = 0; begin < head_dim; begin += Term::kSumBlock) {
     const int64_t end = min_of(begin + Term::kSumBlock, head_dim);
     Vec<A> sum[kKeys][kVectors] = {};
+    ATTNEXT_UNROLL_TWICE
     for (int64_t d = begin; d < end; ++d) {
       Vec<E> q[kVectors];
       Vec<A> weight[kVectors];
@@ -110,6 +118,7 @@ ATTNEXT_HD void accumulate_tile(RowBlock<Operand<Term, A>> k, const Operand<Term
   Vec<A> sum[kRows][kVectors] = {}, q[kRows][kVectors];
   ATTNEXT_UNROLL for (int i = 0; i < kRows; ++i) ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
       q[i][j] = Term::kIsBilinear ? Vec<A>{} : load<A>(q_t + i * stride + j * kLanes<A>);
+  ATTNEXT_UNROLL_TWICE
   for (int64_t key = 0; key < num_keys; ++key) {
     Vec<E> weight[kVectors];
     ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) weight[j] =
@@ -181,7 +190,7 @@ template <class A, class Term, int kVectors, class Finish>
 ATTNEXT_HD void multiply_some_keys(int64_t lane, int64_t stride, RowBlock<Operand<Term, A>> k,
                                    Span keys, const Operand<Term, A>* q_t, const A* weight_t,
                                    int64_t head_dim, Finish& finish) {
-  for_tiles<kTileRows>(
+  for_tiles<kScoreKeys>(
       keys.end,
       [&](auto rows, int64_t key) {
         score_tile<A, Term, rows.value, kVectors>(k, key, q_t + lane, weight_t + lane, stride,

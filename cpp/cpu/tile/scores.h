@@ -87,8 +87,9 @@ ATTNEXT_HD void move_to(int64_t lane, Modifiers<A>* m) {
     if (*p) *p += lane;
 }
 
-ATTNEXT_HD bool has_any(const auto& m) {
-  return m.scale || m.cap > 0 || m.bias || m.slope || m.begin || m.mask || m.is_root || m.trace.raw;
+// Whether anything but a scale happens to them.
+ATTNEXT_HD bool changes_scores(const auto& m) {
+  return m.cap > 0 || m.bias || m.slope || m.begin || m.mask || m.is_root || m.trace.raw;
 }
 
 // In a function of its own: unrolled over a register tile its tanh would be most of the library.

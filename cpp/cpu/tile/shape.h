@@ -15,6 +15,11 @@ constexpr int kTileRows = 4;
 #endif
 constexpr int kPanelVectors = 3;
 
+// Keys of a tile of scores. Fewer accumulators suffice for the multiply-adds, and what becomes of
+// the scores then overlaps better with the next tile: on Zen 4, 4 beats 8 by 1.2 points of peak in
+// bfloat16 and under a mask, and is as good for plain float32.
+constexpr int kScoreKeys = 4;
+
 // The tile of dk and dv, whose lanes are head dimensions: as many accumulators, but more of them
 // side by side, for each takes a broadcast weight. On Zen 4, 4 x 4 beats 8 x 2 by a point of peak.
 #if defined(__AVX512F__) || defined(__aarch64__)
