@@ -28,6 +28,8 @@ class Case:
     sinks: bool = False
     dropout: float = 0.0
     lengths: tuple | None = None  # of packed sequences, in place of batch and seqlen
+    course: str | None = None  # how scores move along the keys: one of COURSES
+    plain: str | None = None  # the case this one decorates, whose time a score its own is held to
 
     @property
     def keys(self):
@@ -81,6 +83,11 @@ class Case:
         extra += self.seqlen * self.keys * self.mask
         return rows * self.head_dim * size + extra
 
+    @property
+    def is_decoding(self):
+        """Whether memory is what limits the call: one query reads all keys and values."""
+        return self.seqlen == 1
+
     def small(self):
         """The same call at a size where the float64 definition is quick: for checking."""
         if self.lengths:
@@ -106,6 +113,11 @@ class Case:
         if self.alibi:
             slopes = 2.0 ** (-8 / self.heads * np.arange(1, self.heads + 1))
             arrays["alibi_slopes"] = slopes.astype(real)
+        if self.course == "nothing":
+            arrays["bias"] = np.full((1, 1, self.seqlen, self.keys), -np.inf, real)
+        elif self.course:
+            arrays["q"][..., -1] = 1 / self.scale
+            arrays["k"][..., -1] = COURSES[self.course](np.arange(self.keys), self.keys)
         if self.lengths:
             arrays["cu_seqlens"] = np.cumsum((0, *self.lengths), dtype=np.int32)
         return arrays
@@ -131,10 +143,21 @@ class Case:
         return shapes
 
 
+# What is added to the scores of successive keys, of which a tile holds 128: data that an online
+# softmax likes least. "nothing" is a bias of -inf for every pair.
+COURSES = {
+    "grows": lambda key, _: 10.0 * (key // 128),
+    "grows_steeply": lambda key, _: 60.0 * (key // 128),
+    "spike": lambda key, keys: np.where(key == keys - 2, 100.0, 0.0),
+    "nothing": None,
+}
+
+
 def _both_passes(case):
+    plain = case.plain and (f"{case.plain}_forward", f"{case.plain}_backward")
     return [
-        replace(case, name=f"{case.name}_forward"),
-        replace(case, name=f"{case.name}_backward", backward=True),
+        replace(case, name=f"{case.name}_forward", plain=plain and plain[0]),
+        replace(case, name=f"{case.name}_backward", plain=plain and plain[1], backward=True),
     ]
 
 
@@ -153,10 +176,21 @@ def _prefill():
             kind = "causal" if causal else "full"
             name = f"fp32_s512_d{head_dim}_{kind}"
             yield from _both_passes(Case(name, seqlen=512, head_dim=head_dim, causal=causal))
+
+
+def _odd_shapes():
+    yield from _both_passes(Case("fp32_s256_d64_full", seqlen=256))
     yield from _both_passes(Case("fp32_s1000_d80_full", seqlen=1000, head_dim=80))
+    for head_dim in (8, 40, 96, 160, 256):
+        name = f"fp32_s1024_d{head_dim}_full"
+        yield from _both_passes(Case(name, seqlen=1024, head_dim=head_dim))
+
+
+def _long():
     yield from _both_passes(Case("fp32_s8192_d64_one_head", heads=1, seqlen=8192))
+    yield Case("fp32_s65536_d64_one_head_causal_forward", heads=1, seqlen=65536, causal=True)
     window = Case("fp32_s8192_d64_window256", seqlen=8192, causal=True, window=(256, 0))
-    yield from _both_passes(window)
+    yield from _both_passes(replace(window, plain="fp32_s2048_d64_causal"))
 
 
 def _decode():
@@ -169,22 +203,30 @@ def _decode():
 
 
 def _options():
-    base = Case("option", causal=True)
-    yield from _both_passes(replace(base, name="option_alibi", alibi=True))
-    yield from _both_passes(replace(base, name="option_softcap", softcap=30.0))
-    yield from _both_passes(replace(base, name="option_bias", bias=True, causal=False))
-    yield from _both_passes(replace(base, name="option_mask", mask=True, causal=False))
-    yield from _both_passes(replace(base, name="option_sinks", sinks=True))
-    yield from _both_passes(replace(base, name="option_dropout", dropout=0.1))
+    full = Case("option", plain="fp32_s2048_d64_full")
+    yield from _both_passes(replace(full, name="option_bias", bias=True))
+    yield from _both_passes(replace(full, name="option_mask", mask=True))
+    causal = replace(full, causal=True, plain="fp32_s2048_d64_causal")
+    yield from _both_passes(replace(causal, name="option_alibi", alibi=True))
+    yield from _both_passes(replace(causal, name="option_softcap", softcap=30.0))
+    yield from _both_passes(replace(causal, name="option_sinks", sinks=True))
+    yield from _both_passes(replace(causal, name="option_dropout", dropout=0.1))
     lengths = (2048, 64, 512, 1000, 300, 1400)
-    yield from _both_passes(replace(base, name="option_ragged", lengths=lengths))
+    yield from _both_passes(replace(causal, name="option_ragged", lengths=lengths))
 
 
 def _scores():
     for score in ("cosine", "neg_sq_l2", "neg_l2"):
-        yield from _both_passes(Case(f"score_{score}", score=score))
+        plain = "fp32_s2048_d64_full"
+        yield from _both_passes(Case(f"score_{score}", score=score, plain=plain))
     # Every pair of an additive score costs head_dim tanh: a shorter sequence says as much.
     yield from _both_passes(Case("score_additive", score="additive", seqlen=512))
+
+
+def _courses():
+    for course in COURSES:
+        plain = "option_bias_forward" if course == "nothing" else "fp32_s2048_d64_full_forward"
+        yield Case(f"course_{course}_forward", course=course, plain=plain)
 
 
 def _small_calls():
@@ -194,4 +236,7 @@ def _small_calls():
         yield from _both_passes(case)
 
 
-CASES = [*_prefill(), *_decode(), *_options(), *_scores(), *_small_calls()]
+CASES = [
+    *_prefill(), *_odd_shapes(), *_long(), *_decode(), *_options(), *_scores(), *_courses(),
+    *_small_calls(),
+]  # fmt: skip

@@ -3,11 +3,12 @@
 //
 // No intrinsics but the one for bfloat16, which has no vector type: the compiler's vector
 // extensions at the widest width of the machine. Sixteen independent sums hide the latency of the
-// instruction. Usage: peak THREADS; prints one line of JSON.
+// instruction. Usage: peak THREADS [read]; prints one line of JSON, with "read" of that rate alone.
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #ifdef __AVX512BF16__
 #include <immintrin.h>
@@ -133,9 +134,10 @@ static double best_rate(double (*run)(const void*), Worker* workers, int threads
 }
 
 int main(int count, char** arguments) {
-  const int threads = count == 2 ? atoi(arguments[1]) : 0;
-  if (threads < 1 || threads > kMaxThreads) {
-    fprintf(stderr, "usage: peak THREADS, 1 to %d\n", kMaxThreads);
+  const int threads = count >= 2 ? atoi(arguments[1]) : 0;
+  const int only_read = count == 3 && strcmp(arguments[2], "read") == 0;
+  if (threads < 1 || threads > kMaxThreads || count != 2 + only_read) {
+    fprintf(stderr, "usage: peak THREADS [read], with 1 to %d threads\n", kMaxThreads);
     return 2;
   }
   static Worker workers[kMaxThreads];
@@ -147,12 +149,15 @@ int main(int count, char** arguments) {
   }
   pthread_barrier_init(&start_line, NULL, (unsigned)threads + 1);
   pthread_barrier_init(&finish_line, NULL, (unsigned)threads + 1);
-  printf("{\"float32\": %.6g, \"float64\": %.6g, ",
-         best_rate(multiply_add_float32, workers, threads),
-         best_rate(multiply_add_float64, workers, threads));
+  printf("{");
+  if (!only_read) {
+    printf("\"float32\": %.6g, \"float64\": %.6g, ",
+           best_rate(multiply_add_float32, workers, threads),
+           best_rate(multiply_add_float64, workers, threads));
 #ifdef __AVX512BF16__
-  printf("\"bfloat16\": %.6g, ", best_rate(multiply_add_bfloat16, workers, threads));
+    printf("\"bfloat16\": %.6g, ", best_rate(multiply_add_bfloat16, workers, threads));
 #endif
+  }
   printf("\"read\": %.6g}\n", best_rate(read_memory, workers, threads));
   return 0;
 }

@@ -31,10 +31,15 @@ class PeakProgram:
 
     def measure(self, threads):
         """Rates by name: float32, float64, bfloat16 (where it is) in FLOP/s; read in bytes/s."""
-        answer = subprocess.run(
-            [self._path, str(threads)], check=True, capture_output=True, text=True
-        )
-        return json.loads(answer.stdout)
+        return self._run(str(threads))
+
+    def measure_read(self, threads):
+        """The rate memory is read at now, in bytes/s: on a shared machine never the same."""
+        return self._run(str(threads), "read")["read"]
+
+    def _run(self, *arguments):
+        command = [self._path, *arguments]
+        return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
 def peak_of(peaks, dtype):

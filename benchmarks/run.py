@@ -1,29 +1,27 @@
 """How fast is each case, by each library? ``python benchmarks/run.py --help`` has the choices.
 
-Libraries take turns, A B A B ..., so that whatever slows the machine down slows them all; the
-machine's peak is measured in the same run, before and after.
+Libraries take turns (`turns.py` says how); the machine's peak is measured in the same run, before
+and after. Writes the results as CSV, JSON, a table in Markdown and a roofline picture.
 """
 
 import argparse
-import csv
 import datetime
 import fnmatch
-import json
 import os
 import platform
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import adapters
 import report
+import turns
 from cases import CASES
 from peak import PeakProgram, PeakUnknownError
 
 RESULTS = Path(__file__).with_name("results")
-# A clock read costs about 0.1 µs: calls shorter than this are timed many at once.
-SHORTEST_SAMPLE = 1e-3
 # Relative to the largest value, at small sizes: what the library's tests allow each dtype.
 TOLERANCES = {"float64": 1e-10, "float32": 2e-5, "float16": 6e-3, "bfloat16": 4e-2}
 
@@ -36,7 +34,7 @@ def parse(argv):
     parser.add_argument("--check", action="store_true", help="compare with float64, time nothing")
     everything = adapters.LIBRARIES
     parser.add_argument("--libraries", nargs="+", choices=everything, default=everything)
-    parser.add_argument("--repeat", type=int, default=9, help="samples of each library (9)")
+    parser.add_argument("--rounds", type=int, default=7, help="samples of each library (7)")
     parser.add_argument("--threads", type=int, default=2, help="for every library (2)")
     parser.add_argument("--no-peak", action="store_true", help="do not measure the machine's peak")
     parser.add_argument("--output", type=Path, help="without suffix; default results/MACHINE-DATE")
@@ -46,8 +44,8 @@ def parse(argv):
     ]
     if not options.chosen:
         parser.error(f"no case is called {' or '.join(options.cases)}; see --list")
-    if options.repeat < 1 or options.threads < 1:
-        parser.error("--repeat and --threads must be positive")
+    if options.rounds < 2 or options.threads < 1:
+        parser.error("--rounds must be at least 2 and --threads positive")
     return options
 
 
@@ -57,23 +55,39 @@ def main(argv=None):
     if options.list:
         print("\n".join(case.name for case in options.chosen))
         return 0
-    libraries = _load(options.libraries)
     if options.check:
-        return _check(options, libraries)
+        return _check(options, _load(options.libraries))
+    path = options.output or RESULTS / f"{_machine_slug()}-{datetime.date.today()}"
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(f"the machine is busy (load {load:.1f}): times will be long", file=sys.stderr)
     peak = None if options.no_peak else _peak_program()
     peaks = [peak.measure(options.threads)] if peak else []
-    rows = []
-    for number, case in enumerate(options.chosen, 1):
-        _progress(f"{number}/{len(options.chosen)}  {case.name}")
-        rows += _time_case(case, libraries, options)
-    _progress("")
+    libraries = turns.start(options.libraries, options.threads)
+    try:
+        rows = _time_cases(options, libraries, peak)
+    finally:
+        for library in libraries.values():
+            library.close()
     peaks += [peak.measure(options.threads)] if peak else []
-    document = _document(options, libraries, peaks, rows)
-    path = options.output or RESULTS / f"{_machine_slug()}-{datetime.date.today()}"
-    _write(path, document)
+    document = _document(options, libraries, peaks, rows, load)
+    report.write(path, document)
     report.print_table(document)
-    print(f"\n{path}.json and .csv written")
+    print(f"\n{path}.json, .csv, .md and, where there is a peak and matplotlib, .png written")
     return 0
+
+
+def _time_cases(options, libraries, peak):
+    rows, begin = [], time.monotonic()
+    for number, case in enumerate(options.chosen, 1):
+        seconds = int(time.monotonic() - begin)
+        _progress(f"{number}/{len(options.chosen)}  {seconds // 60}:{seconds % 60:02}  {case.name}")
+        rates = [peak.measure_read(options.threads)] if peak and case.is_decoding else []
+        timed = turns.time_case(case, libraries, options.rounds)
+        rates += [peak.measure_read(options.threads)] if rates else []
+        rows += [row | {"read": sum(rates) / len(rates) if rates else None} for row in timed]
+    _progress("")
+    return rows
 
 
 def _load(names):
@@ -101,46 +115,6 @@ def _progress(text):
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
     elif text:
         print(text, file=sys.stderr, flush=True)
-
-
-def _time_case(case, libraries, options):
-    """One row for each library, timed in turns; with the reason where it cannot run the case."""
-    rows = {name: {"case": case.name, "library": name} for name in libraries}
-    inputs, calls = case.inputs(), {}
-    for name, library in libraries.items():
-        reason = library.why_not(case)
-        if reason is None:
-            try:
-                call = library.prepare(case, inputs, options.threads)
-                calls[name] = (call, _calls_per_sample(call))
-            except Exception as error:  # a library's own refusal is a result, not our failure
-                reason = f"failed: {str(error).strip().splitlines()[-1][:100]}"
-        rows[name]["why_not"] = reason
-    samples = {name: [] for name in calls}
-    for _ in range(options.repeat):
-        for name, (call, count) in calls.items():
-            samples[name].append(_sample(call, count))
-    for name, seconds in samples.items():
-        ordered = sorted(seconds)
-        rows[name] |= {"best": ordered[0], "median": ordered[len(ordered) // 2]}
-    work = {"flops": case.flops(), "bytes": case.bytes(), "dtype": case.dtype}
-    return [row | work for row in rows.values()]
-
-
-def _calls_per_sample(call):
-    """Warms up, and finds how many calls take long enough to be timed together."""
-    call()
-    count = 1
-    while (seconds := _sample(call, count)) * count < SHORTEST_SAMPLE:
-        count = max(2 * count, int(1.2 * SHORTEST_SAMPLE / max(seconds, 1e-9)))
-    return count
-
-
-def _sample(call, count):
-    begin = time.perf_counter()
-    for _ in range(count):
-        call()
-    return (time.perf_counter() - begin) / count
 
 
 def _check(options, libraries):
@@ -184,13 +158,14 @@ def _compare(case, inputs, truth, name, library, threads):
         return f"FAILED: {error}", False
     # A NaN makes its comparison false, and so is out of tolerance.
     errors = [
-        abs(array - truth[key]).max() / abs(truth[key]).max() for key, array in result.items()
+        abs(array - truth[key]).max() / (abs(truth[key]).max() or 1)
+        for key, array in result.items()
     ]
     is_right = all(error <= TOLERANCES[case.dtype] for error in errors)
     return f"{max(errors):.1e}  {'ok' if is_right else 'OUT OF TOLERANCE'}", is_right
 
 
-def _document(options, libraries, peaks, rows):
+def _document(options, libraries, peaks, rows, load):
     """All that a reader of the results must know."""
     return {
         "machine": _processor(),
@@ -198,11 +173,22 @@ def _document(options, libraries, peaks, rows):
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": "python " + " ".join(["benchmarks/run.py", *sys.argv[1:]]),
+        "commit": _commit(),
         "threads": options.threads,
-        "versions": {name: library.version() for name, library in libraries.items()},
+        "load": load,
+        "versions": {name: library.version for name, library in libraries.items()},
         "peaks": peaks,
         "rows": rows,
     }
+
+
+def _commit():
+    """The version of this tree, and whether it has been changed since; None outside of git."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=RESULTS.parent, capture_output=True, text=True,
+    )  # fmt: skip
+    return described.stdout.strip() or None
 
 
 def _processor():
@@ -216,16 +202,6 @@ def _processor():
 def _machine_slug():
     words = re.sub(r"\((R|TM)\)", "", _processor())
     return f"{re.sub(r'[^a-z0-9]+', '-', words.lower()).strip('-')}-{os.cpu_count()}cores"
-
-
-def _write(path, document):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Path(f"{path}.json").write_text(json.dumps(document, indent=1) + "\n")
-    columns = ("case", "library", "dtype", "flops", "bytes", "best", "median", "why_not")
-    with open(f"{path}.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(document["rows"])
 
 
 if __name__ == "__main__":

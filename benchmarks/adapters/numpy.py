@@ -3,7 +3,7 @@
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-LARGEST_SCORES = 2 * 1024**3
+LARGEST_SCORES = 2 * 1024**3  # bytes
 
 
 def version():
@@ -17,6 +17,11 @@ def why_not(case):
         return "written for dot products with masks and biases"
     if case.dtype in ("float16", "bfloat16"):
         return "no matrix product in 16 bits"
+    return too_large(case)
+
+
+def too_large(case):
+    """Why a library that forms the scores of all pairs cannot run the case; None if it can."""
     size = 4 * case.batch * case.heads * case.seqlen * case.keys
     if size > LARGEST_SCORES:
         return f"its scores would take {size / 1024**3:.0f} GiB"
@@ -33,7 +38,7 @@ def additive_mask(case, inputs):
         parts.append(np.where(shown, 0, -np.inf).astype(np.float32))
     if case.mask:
         parts.append(np.where(inputs["mask"], 0, -np.inf).astype(np.float32))
-    if case.bias:
+    if "bias" in inputs:
         parts.append(inputs["bias"])
     if case.alibi:
         centre = np.arange(case.seqlen) + case.keys - case.seqlen

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper
 
-from .numpy import additive_mask
+from .numpy import additive_mask, too_large
 
 
 def version():
@@ -25,7 +25,7 @@ def why_not(case):
         return "no packed sequences"
     if case.dtype != "float32":
         return "its fused operator is float32 on a CPU"
-    return None
+    return too_large(case) if case.causal else None
 
 
 def prepare(case, inputs, threads):
@@ -47,7 +47,7 @@ def _own_causal(case):
 
 
 def _added(case, inputs):
-    plain = case.bias or case.mask or case.alibi
+    plain = "bias" in inputs or case.mask or case.alibi
     if _own_causal(case) and not plain:
         return None
     added = additive_mask(case, inputs)

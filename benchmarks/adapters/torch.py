@@ -29,7 +29,7 @@ def prepare(case, inputs, threads):
     q, k, v = (tensors[name].to(dtype) for name in "qkv")
     # Its own causal flag is aligned at the top left: the same only where lengths are equal.
     own_causal = case.causal and case.window is None and case.seqlen == case.keys
-    own_causal = own_causal and is_fused(case) and not (case.alibi or case.bias or case.mask)
+    own_causal = own_causal and is_fused(case) and not (case.alibi or "bias" in inputs or case.mask)
     added = None
     if not own_causal:
         added = additive_mask(case, inputs)

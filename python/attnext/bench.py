@@ -17,6 +17,7 @@ import attnext
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 Call = Callable[[], object]
+REST, TURN = 0.03, 0.1  # seconds
 SCORES = ("dot", "cosine", "neg_l2", "neg_sq_l2", "additive")
 
 
@@ -128,19 +129,33 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def time_in_turns(calls: dict[str, Call], seconds: float) -> dict[str, Timing]:
-    """Time calls A B A B ..., so that what slows the machine down slows them all."""
+    """Time calls in turns A B A B ..., so that what slows the machine down slows them all.
+
+    Before each turn is a rest: the threads of whoever came before spin for a while in case of
+    another call, and would hold the cores.
+    """
     for call in calls.values():
         call()
     spent: dict[str, list[float]] = {name: [] for name in calls}
     while not all(sum(times) >= seconds and len(times) >= 3 for times in spent.values()):
         for name, call in calls.items():
-            begin = time.perf_counter()
+            time.sleep(REST)
             call()
-            spent[name].append(time.perf_counter() - begin)
+            spent[name] += _time_turn(call)
     return {
         name: Timing(min(times), float(np.median(times)), len(times))
         for name, times in spent.items()
     }
+
+
+def _time_turn(call: Call) -> list[float]:
+    """The seconds of as many calls as fill a turn."""
+    times: list[float] = []
+    while sum(times) < TURN:
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return times
 
 
 def _arrays(work: Work) -> list[Any]:
