@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -124,3 +125,44 @@ def test_experiments_on_hopper(tmp_path):
         steps = re.findall(r"1(e*)0", order)
         assert len(steps) == 2  # of masked and of other tiles
         assert all(len(exps) >= int(tile_k) // 2 for exps in steps), order
+
+
+def configured(folder, *arguments, **environment):
+    """What CMake says of a tree in `folder`, configured with nothing of CUDA in the environment."""
+    kept = {name: x for name, x in os.environ.items() if not name.startswith(("ATTNEXT_", "CUDA"))}
+    ninja = f"-DCMAKE_MAKE_PROGRAM={native_build.tool('ninja')}"
+    return subprocess.run(
+        [native_build.tool("cmake"), "-S", ROOT, "-B", folder, "-G", "Ninja", ninja,
+         "-DATTNEXT_ISAS=baseline", *arguments],
+        capture_output=True, text=True, check=False, env={**kept, **environment},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("choice", "cure"), [("ON", "ATTNEXT_CUDA=pip"), ("pip", "pip install")])
+def test_a_lack_of_nvcc_is_said_with_its_cure(choice, cure, tmp_path):
+    """No compiler of this name, and a package of NVIDIA's name without one."""
+    (tmp_path / "nvidia").mkdir()
+    (tmp_path / "nvidia" / "__init__.py").touch()
+    done = configured(
+        tmp_path / "build", f"-DATTNEXT_CUDA={choice}", f"-DPython_EXECUTABLE={sys.executable}",
+        CUDACXX=str(tmp_path / "nvcc"), PYTHONPATH=str(tmp_path),
+    )  # fmt: skip
+    said = " ".join(done.stderr.split())  # CMake breaks lines
+    assert done.returncode != 0
+    assert f"ATTNEXT_CUDA={choice} needs" in said
+    assert cure in said
+
+
+def test_ptx_is_made_once_for_all_architectures(tmp_path):
+    if shutil.which("nvcc") is None:
+        pytest.skip("nvcc is not installed")
+    done = configured(
+        tmp_path, "-DATTNEXT_CUDA=ON", "-DATTNEXT_CUDA_ARCHS=75-real;80-real;90;100-real"
+    )
+    assert done.returncode == 0, done.stderr
+    rules = (tmp_path / "build.ninja").read_text()
+    flags = {line for line in rules.splitlines() if "FLAGS = " in line and "-gencode" in line}
+    ptx = {frozenset(re.findall(r"arch=compute_(\w+),code=sm", line)) for line in flags}
+    assert ptx <= {frozenset(["75"]), frozenset(["80"]), frozenset(["75", "80"])}
+    assert any("code=sm_90 " in line and "code=compute_90 " in line for line in flags)
+    assert not any("code=sm_86" in line for line in flags)
