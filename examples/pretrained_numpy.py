@@ -150,7 +150,9 @@ def draw(vectors, found, tokens, weights):
     upper, lower = figure.subfigures(2, 1)
     left, right = upper.subplots(1, 2)
     title, p = "How alike sentences are: cosines, in hundredths", vectors @ vectors.T
-    plot.heatmap(p, query_labels=SENTENCES, annotate=True, title=title, ax=left)
+    named_once = {"query_labels": SENTENCES, "key_labels": [""] * len(SENTENCES)}
+    plot.heatmap(p, **named_once, annotate=True, title=title, ax=left)
+    upper.axes[-1].set_ylabel("cosine")
     stage.rankings(right, found, QUESTIONS, "Which module of Python? The best three")
     heads = {(0, 2): "Layer 0, head 2: the word before", (1, 8): "Layer 1, head 8: the word after"}
     for axes, (place, title) in zip(lower.subplots(1, 2), heads.items()):
@@ -165,10 +167,8 @@ def main():
     vectors = encoder.embed(SENTENCES)
     difference = np.abs(vectors - framework_embeddings(SENTENCES)).max()
     modules = documented_modules()
-    wanted = {
-        *itertools.chain(*QUESTIONS.values()),
-        *list(modules)[:: 8 if setting.is_small else 1],
-    }
+    every = 8 if setting.is_small else 1
+    wanted = {*itertools.chain(*QUESTIONS.values()), *list(modules)[::every]}
     names = [name for name in modules if name in wanted]
     texts = [modules[name] for name in names]
     seconds, parts, found = {numpy_attention: 0.0, packed_attention: 0.0}, [], {}

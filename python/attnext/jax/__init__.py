@@ -5,7 +5,9 @@ try:
 except ModuleNotFoundError as _error:
     if _error.name not in ("jax", "jaxlib"):
         raise
-    raise ImportError('attnext.jax needs JAX: pip install "attnext[jax]"') from _error
+    raise ImportError(
+        'attnext.jax needs JAX: pip install "attnext[jax]"', name=_error.name
+    ) from _error
 
 from attnext.attention import AdditiveScore
 from attnext.passes import AttentionStats, dropout_mask

@@ -5,7 +5,9 @@ try:
 except ModuleNotFoundError as _error:
     if _error.name != "keras":
         raise
-    raise ImportError('attnext.keras needs Keras: pip install "attnext[keras]"') from _error
+    raise ImportError(
+        'attnext.keras needs Keras: pip install "attnext[keras]"', name=_error.name
+    ) from _error
 
 from .attention import AdditiveAttention, Attention
 from .multi_head_attention import MultiHeadAttention
