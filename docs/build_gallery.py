@@ -17,7 +17,8 @@ HEAD = """# Gallery
 
 Every system that the founding articles describe, and what it attends to. Each is one file that
 trains, measures itself and fails if it misses what it states; pictures and numbers of this page
-come from running them (`python docs/build_gallery.py`), times on two cores of an AMD EPYC (Zen 4).
+come from running them (`python docs/build_gallery.py`), seconds on two cores of an AMD EPYC (Zen 4)
+with nothing beside them.
 What each needs: `pip install "attnext[examples]"`.
 """
 

@@ -19,6 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import stage
 import torch
+from babel import Locale
 from babel.dates import format_date
 from torch import nn
 
@@ -135,10 +136,13 @@ def draw(model, calendar):
         ids = (torch.tensor([calendar.index[w] for w in text]) for text in words)
         for row, p in enumerate(model.weights(*ids)):
             target, source = words if row == 0 else words[::-1]
-            title = f"{one} asks {other}" if row == 0 else f"{other} asks {one}"
+            asks, answers = (one, other) if row == 0 else (other, one)
+            title = f"{Locale(asks).english_name} asks {Locale(answers).english_name}"
             plot.alignment_view(
                 p, source=source, target=target, title=title, annotate=True, ax=panels[row, column]
             )
+    for bar in figure.axes[panels.size :]:
+        bar.remove()  # the weights are written into their cells
     return figure
 
 

@@ -36,10 +36,10 @@ SENTENCES = {
     "房间 太 小 我 不 喜欢": "the room is too small, I do not like it",
 }
 GLOSSES = """我=I 喜欢=like 吃=eat 苹果=apple 女儿=daughter 非常=very 这=this 本书=book 房间=room
-太=too 小=small 不=not 一岁=aged_one 我家=my_family 两岁=aged_two 大人=grown-up 小朋友=child 一本=a
-越=ever_more 宝宝=baby 套书=set_of_books 岁=years_old 讲故事=tell_stories 儿子=son 很=very 看=look
-小孩子=child 挺=quite 特别=especially 不太=not_very 适合=suit 孩子=child 图画=pictures 书=book
-个人=personally 插图=drawings 设计=design 蛮=rather 吸引=attract 系列=series 小孩=child 读=read"""
+太=too 小=small 不=not 我家=my_family 大人=grown-up 小朋友=child 越=ever_more 宝宝=baby 漆=paint
+套书=set_of_books 岁=years_old 儿子=son 很=very 小孩子=child 挺=quite 适合=suit 孩子=child 书=book
+蛮=rather 小孩=child 读=read 感兴趣=interested 读书=read_books 看书=read_books 封面=cover
+看起来=it_looks 认为=think 钢琴=piano 原因=reason 正是=just_so 一套=one_set 很多=many"""
 
 
 def clauses(limit):
