@@ -24,11 +24,24 @@ std::string kernel_fields(const cpu::Kernels& kernels, const Problem& problem) {
   return fields;
 }
 
-std::string explain(const cpu::Kernels& kernels, const Problem& problem) {
+// Why this instruction set, and none of the better ones before it in the list.
+std::string isa_reason(const cpu::Kernels& kernels) {
+  std::string unsupported;
+  for (int i = 0; i < cpu::num_isas() && &cpu::isa_at(i).kernels() != &kernels; ++i) {
+    const cpu::Isa& better = cpu::isa_at(i);
+    if (better.is_supported()) {
+      return std::string("ATTNEXT_ISA names it; otherwise ") + better.name + " would run";
+    }
+    unsupported += (unsupported.empty() ? "; not " : ", ") + std::string(better.name);
+  }
   const char* const reason =
       cpu::is_forced() ? "ATTNEXT_ISA names it" : "best this machine supports";
+  return reason + unsupported;
+}
+
+std::string explain(const cpu::Kernels& kernels, const Problem& problem) {
   return std::string("{\"backend\": \"cpu\", \"isa\": \"") + kernels.isa + "\", \"why\": \"" +
-         reason + "\", \"threads\": " + std::to_string(cpu::get_num_threads()) + ", " +
+         isa_reason(kernels) + "\", \"threads\": " + std::to_string(cpu::get_num_threads()) + ", " +
          kernel_fields(kernels, problem) + "}";
 }
 

@@ -3,14 +3,20 @@
 // for its weights.
 #pragma once
 
+#include "cpu/dispatch.h"
 #include "cpu/forward.h"
 #include "cpu/tile/gradient.h"
 
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
 
+template <class A>
+static void load_panels(const Group& g, Span rows, ForwardScratch<A>& w) {
+  with_term(*g.problem, [&](auto term) { load_block<A, decltype(term)>(g, rows, w); });
+}
+
 // Calls visit(panel index, tile, scores) for every tile of `keys` that some row of the block sees.
-template <class A, class Term, class F>
+template <class A, class F>
 static void for_score_tiles(const Group& g, Span keys, ForwardScratch<A>& w, F&& visit) {
   const QueryBlock<A>& block = *w.block;
   const Span range = reachable_tiles(g, block, keys);
@@ -21,10 +27,13 @@ static void for_score_tiles(const Group& g, Span keys, ForwardScratch<A>& w, F&&
       const KeyTile tile = key_tile(g, block.panels[i], tile_keys);
       if (tile.kind == TileKind::kSkip) continue;
       const RowBlock<A> tile_k = {k.data + (tile.keys.begin - begin) * k.stride, k.stride};
-      const Modifiers<A> modifiers =
-          prepare_modifiers<A>(g, block.panels[i], tile, kForwardScale<Term>, {}, w.modifiers);
-      compute_scores<A, Term>(block.panels[i], tile, tile_k, w.q_t[i], g.problem->head_dim,
-                              modifiers, w.s);
+      with_term(*g.problem, [&](auto term) {
+        using Term = decltype(term);
+        const Modifiers<A> modifiers =
+            prepare_modifiers<A>(g, block.panels[i], tile, kForwardScale<Term>, {}, w.modifiers);
+        compute_scores<A, Term>(block.panels[i], tile, tile_k, w.q_t[i], g.problem->head_dim,
+                                modifiers, w.s);
+      });
       visit(i, tile, w.s);
     }
   }
@@ -42,12 +51,12 @@ struct BlockWeights {
 };
 
 // Loads a block and finds them.
-template <class A, class Term>
+template <class A>
 static void find_weights(const Group& g, Span rows, ForwardScratch<A>& w,
                          BlockWeights<A>* weights) {
-  load_block<A, Term>(g, rows, w);
+  load_panels<A>(g, rows, w);
   QueryBlock<A>& block = *w.block;
-  for_score_tiles<A, Term>(g, all_keys(g), w, [&](int i, const KeyTile& tile, A* s) {
+  for_score_tiles<A>(g, all_keys(g), w, [&](int i, const KeyTile& tile, A* s) {
     soften<A>(block.panels[i].vectors, tile.keys.end - tile.keys.begin, 0, s, block.o_t[i],
               &block.states[i]);
   });
@@ -60,7 +69,7 @@ static void find_weights(const Group& g, Span rows, ForwardScratch<A>& w,
   }
 }
 
-template <class A, class Term>
+template <class A>
 static void weights_block(const WeightsParams& params, const Group& g, Span rows,
                           ForwardScratch<A>& w) {
   const TensorView& out = params.p;
@@ -74,8 +83,8 @@ static void weights_block(const WeightsParams& params, const Group& g, Span rows
   const int64_t existing = min_of(rows.end, g.num_rows);
   if (rows.begin >= existing) return;
   BlockWeights<A> weights;
-  find_weights<A, Term>(g, {rows.begin, existing}, w, &weights);
-  for_score_tiles<A, Term>(g, all_keys(g), w, [&](int i, const KeyTile& tile, A* s) {
+  find_weights<A>(g, {rows.begin, existing}, w, &weights);
+  for_score_tiles<A>(g, all_keys(g), w, [&](int i, const KeyTile& tile, A* s) {
     const Panel<A>& panel = w.block->panels[i];
     for_scores(panel, tile, [&](int64_t at, int64_t, int lane) {
       store<A>(s + at, exp2<A>(load<A>(s + at) - load<A>(weights.base[i] + lane)));
@@ -87,7 +96,7 @@ static void weights_block(const WeightsParams& params, const Group& g, Span rows
   });
 }
 
-template <class A, class Term>
+template <class A>
 static void run_weights(const WeightsParams& params) {
   const Problem& p = params.problem;
   const int64_t all_rows = params.num_rows * p.group_size, blocks = divide_up(all_rows, kTileQ<A>);
@@ -102,8 +111,7 @@ static void run_weights(const WeightsParams& params) {
     g.queries = params.rows;
     g.num_rows = existing * p.group_size;
     ForwardScratch<A> w = scratch[worker];
-    weights_block<A, Term>(params, g,
-                           {block * kTileQ<A>, min_of((block + 1) * kTileQ<A>, all_rows)}, w);
+    weights_block<A>(params, g, {block * kTileQ<A>, min_of((block + 1) * kTileQ<A>, all_rows)}, w);
   });
 }
 
@@ -130,14 +138,14 @@ struct RowWeights {
   A *base, *factor;
 };
 
-template <class A, class Term>
+template <class A>
 static void stats_block(const StatsParams& params, const Group& g, Span rows,
                         const RowWeights<A>& kept, ForwardScratch<A>& w) {
   BlockWeights<A> weights;
-  find_weights<A, Term>(g, rows, w, &weights);
+  find_weights<A>(g, rows, w, &weights);
   alignas(kVectorBytes) A entropy[kMaxPanels][kPanelLanes<A>] = {};
   if (is_present(params.entropy))
-    for_score_tiles<A, Term>(g, all_keys(g), w, [&](int i, const KeyTile& tile, A* s) {
+    for_score_tiles<A>(g, all_keys(g), w, [&](int i, const KeyTile& tile, A* s) {
       add_entropy<A>(w.block->panels[i], tile, s, weights.base[i], weights.factor[i], entropy[i]);
     });
   for (int64_t row = rows.begin; row < rows.end; ++row) {
@@ -202,28 +210,28 @@ static void add_tile_mass(const Group& g, const Panel<A>& panel, const KeyTile& 
 }
 
 // What the keys of `chunk` receive from all rows of the group: [group_size][kChunkKeys].
-template <class A, class Term>
+template <class A>
 static void sum_key_mass(const Group& g, Span chunk, const RowWeights<A>& kept,
                          ForwardScratch<A>& w, double* mass) {
   const int64_t group_size = g.problem->group_size;
   const Span queries = visible_queries(g.mask, chunk);
   const int64_t end = queries.end * group_size;
   for (int64_t begin = queries.begin * group_size; begin < end; begin += kTileQ<A>) {
-    load_block<A, Term>(g, {begin, min_of(begin + kTileQ<A>, end)}, w);
-    for_score_tiles<A, Term>(g, chunk, w, [&](int i, const KeyTile& tile, const A* s) {
+    load_panels<A>(g, {begin, min_of(begin + kTileQ<A>, end)}, w);
+    for_score_tiles<A>(g, chunk, w, [&](int i, const KeyTile& tile, const A* s) {
       add_tile_mass<A>(g, w.block->panels[i], tile, s, kept, chunk.begin, mass);
     });
   }
 }
 
-template <class A, class Term>
+template <class A>
 static void key_mass_item(const StatsParams& params, const Group& g, int64_t chunk,
                           const RowWeights<A>& kept, ForwardScratch<A>& w, double* mass) {
   const Problem& p = params.problem;
   const Span keys = {chunk * kChunkKeys, min_of((chunk + 1) * kChunkKeys, p.seqlen_k)};
   const Span existing = {keys.begin, min_of(keys.end, g.mask.seqlen_k)};
   std::memset(mass, 0, sizeof(double) * p.group_size * kChunkKeys);
-  if (existing.begin < existing.end) sum_key_mass<A, Term>(g, existing, kept, w, mass);
+  if (existing.begin < existing.end) sum_key_mass<A>(g, existing, kept, w, mass);
   const int64_t end = p.is_packed ? existing.end : keys.end;  // beyond a padded sequence: 0
   for (int64_t head = 0; head < p.group_size; ++head)
     for (int64_t key = keys.begin; key < end; ++key)
@@ -231,7 +239,7 @@ static void key_mass_item(const StatsParams& params, const Group& g, int64_t chu
                        static_cast<A>(mass[head * kChunkKeys + key - keys.begin]));
 }
 
-template <class A, class Term>
+template <class A>
 static void run_stats(const StatsParams& params) {
   const Problem& p = params.problem;
   const Memory tables(static_cast<int64_t>(sizeof(int64_t)) * 2 * (p.batch + 1));
@@ -260,7 +268,7 @@ static void run_stats(const StatsParams& params) {
     const Span rows = {place.index * kTileQ<A>, min_of((place.index + 1) * kTileQ<A>, g.num_rows)};
     if (rows.begin >= rows.end) return;
     ForwardScratch<A> w = scratch[worker];
-    stats_block<A, Term>(params, g, rows, kept_of(g), w);
+    stats_block<A>(params, g, rows, kept_of(g), w);
   });
   if (!is_present(params.key_mass)) return;
   const int64_t mass_bytes = static_cast<int64_t>(sizeof(double)) * p.group_size * kChunkKeys;
@@ -268,8 +276,8 @@ static void run_stats(const StatsParams& params) {
   run_items(groups * chunks, workers, [&](int64_t item, int worker) {
     const Group g = group_of(p, item / chunks / p.num_heads_kv, item / chunks % p.num_heads_kv);
     ForwardScratch<A> w = scratch[worker];
-    key_mass_item<A, Term>(params, g, item % chunks, kept_of(g), w,
-                           reinterpret_cast<double*>(mass.data() + worker * mass_bytes));
+    key_mass_item<A>(params, g, item % chunks, kept_of(g), w,
+                     reinterpret_cast<double*>(mass.data() + worker * mass_bytes));
   });
 }
 

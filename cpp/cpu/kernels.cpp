@@ -14,49 +14,37 @@
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
 
-// The two types everything is accumulated in, and the three kinds of term: all that is compiled
-// apart.
-template <class F>
-static auto dispatch(const Problem& p, F&& pass) {
-  const auto with_term = [&](auto zero) {
-    if (p.score == Score::kAdditive) return pass(zero, AdditiveTerm{});
-    if (p.score == Score::kNegL2 || p.score == Score::kNegSqL2) return pass(zero, SquareTerm{});
-    return pass(zero, DotTerm{});
-  };
-  if (kDTypes[p.q.dtype].accumulator == DType::kFloat64) return with_term(double{});
-  return with_term(float{});
-}
-
 static void forward(const ForwardParams& params) {
   if constexpr (kHasPairs) {
     if (is_paired(params.problem)) return run_forward<float, PairedDotTerm>(params);
   }
-  dispatch(params.problem,
-           [&](auto zero, auto term) { run_forward<decltype(zero), decltype(term)>(params); });
+  with_accumulator(params.problem, [&](auto zero) {
+    with_term(params.problem,
+              [&](auto term) { run_forward<decltype(zero), decltype(term)>(params); });
+  });
 }
 
 static void backward(const BackwardParams& params) {
   if constexpr (kHasPairs) {
     if (is_paired(params.problem)) return run_backward<float, PairedDotTerm>(params);
   }
-  dispatch(params.problem,
-           [&](auto zero, auto term) { run_backward<decltype(zero), decltype(term)>(params); });
+  with_accumulator(params.problem, [&](auto zero) {
+    with_term(params.problem,
+              [&](auto term) { run_backward<decltype(zero), decltype(term)>(params); });
+  });
 }
 
 static void weights(const WeightsParams& params) {
-  dispatch(params.problem,
-           [&](auto zero, auto term) { run_weights<decltype(zero), decltype(term)>(params); });
+  with_accumulator(params.problem, [&](auto zero) { run_weights<decltype(zero)>(params); });
 }
 
 static void stats(const StatsParams& params) {
-  dispatch(params.problem,
-           [&](auto zero, auto term) { run_stats<decltype(zero), decltype(term)>(params); });
+  with_accumulator(params.problem, [&](auto zero) { run_stats<decltype(zero)>(params); });
 }
 
 static int explain(const Problem& problem, char* text, int capacity) {
-  return dispatch(problem, [&](auto zero, auto term) {
-    return run_explain<decltype(zero), decltype(term)>(problem, text, capacity);
-  });
+  return with_accumulator(
+      problem, [&](auto zero) { return run_explain<decltype(zero)>(problem, text, capacity); });
 }
 
 }  // namespace ATTNEXT_ISA_NAMESPACE
