@@ -212,7 +212,7 @@ def draw_roofline(document, path):
 def _draw_panel(axes, rows, dtype, peaks):
     import numpy as np
 
-    intensity = np.logspace(-0.5, 4.2, 200)
+    intensity = np.logspace(-0.5, 3.9, 200)
     peak = peak_of(peaks, dtype)
     roof = np.minimum(intensity * peaks["read"], peak) / 1e9
     axes.plot(intensity, roof, color="#374151", lw=1.2)

@@ -3,7 +3,7 @@
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-LARGEST_SCORES = 2 * 1024**3  # bytes
+GIB = 1024**3
 
 
 def version():
@@ -17,14 +17,14 @@ def why_not(case):
         return "written for dot products with masks and biases"
     if case.dtype in ("float16", "bfloat16"):
         return "no matrix product in 16 bits"
-    return too_large(case)
+    return too_large(case, GIB)
 
 
-def too_large(case):
+def too_large(case, most=2 * GIB):
     """Why a library that forms the scores of all pairs cannot run the case; None if it can."""
     size = 4 * case.batch * case.heads * case.seqlen * case.keys
-    if size > LARGEST_SCORES:
-        return f"its scores would take {size / 1024**3:.0f} GiB"
+    if size > most:
+        return f"its scores would take {size / GIB:.0f} GiB"
     return None
 
 
