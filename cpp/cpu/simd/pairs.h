@@ -50,6 +50,25 @@ constexpr bool kHasPairs = false;
 using PairedDotTerm = DotTerm;  // never chosen
 #endif
 
+template <int kFirst, class V, int... kIndex>
+ATTNEXT_HD V interleave_from(V a, V b, std::integer_sequence<int, kIndex...>) {
+  return __builtin_shufflevector(
+      a, b, (kFirst + kIndex / 2 + kIndex % 2 * static_cast<int>(sizeof...(kIndex)))...);
+}
+
+// out[i] = (first[i], second[i]) of 2 kLanes<Pair> elements each.
+ATTNEXT_HD void interleave(const char* first, const char* second, Pair* out) {
+  typedef uint16_t Elements __attribute__((vector_size(kVectorBytes)));
+  constexpr int kCount = 2 * kLanes<Pair>;
+  using Lanes = std::make_integer_sequence<int, kCount>;
+  Elements a, b;
+  std::memcpy(&a, first, sizeof(a));
+  std::memcpy(&b, second, sizeof(b));
+  store<Pair>(out, reinterpret_cast<Vec<Pair>>(interleave_from<0>(a, b, Lanes{})));
+  store<Pair>(out + kLanes<Pair>,
+              reinterpret_cast<Vec<Pair>>(interleave_from<kCount / 2>(a, b, Lanes{})));
+}
+
 template <class Term>
 constexpr bool kIsPaired = false;
 #if defined(__AVX512BF16__)

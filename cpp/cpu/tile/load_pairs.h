@@ -50,7 +50,10 @@ static void interleave_rows(int64_t num_rows, int64_t stride, int64_t elements, 
   for (int64_t i = 0; i < num_rows; i += 2) {
     const bool has_second = i + 1 < num_rows;
     const char *first = row(i), *second = has_second ? row(i + 1) : first;
-    for (int64_t d = 0; d < width; d += kLanes<Pair>) {
+    int64_t d = 0;
+    for (; stride == 1 && has_second && d + 2 * kLanes<Pair> <= elements; d += 2 * kLanes<Pair>)
+      interleave(first + 2 * d, second + 2 * d, out + i / 2 * width + d);
+    for (; d < width; d += kLanes<Pair>) {
       const int64_t count = clamp_to(elements - d, 0, kLanes<Pair>);
       const Vec<float> low = load_elements<float>(first, DType::kBFloat16, stride, d, count);
       const Vec<float> high = load_elements<float>(second, DType::kBFloat16, stride, d, count);
