@@ -39,8 +39,8 @@ static void attend_few(const Group& g, Span keys, ForwardScratch<A>& w, F&& rows
   const Problem& p = *g.problem;
   const Panel<A>& panel = w.block->panels[0];
   const Span range = reachable_tiles(g, *w.block, keys);
-  for (int64_t begin = range.begin; begin < range.end; begin += kTileK) {
-    const KeyTile tile = key_tile(g, panel, {begin, min_of(begin + kTileK, range.end)});
+  for (int64_t begin = range.begin; begin < range.end; begin += kFewTileK) {
+    const KeyTile tile = key_tile(g, panel, {begin, min_of(begin + kFewTileK, range.end)});
     if (tile.kind == TileKind::kSkip) continue;
     const RowBlock<E> k = rows(p.k, tile.keys), v = rows(p.v, tile.keys);
     const int64_t num_keys = tile.keys.end - tile.keys.begin;

@@ -35,10 +35,12 @@ constexpr int kMaxPanels = 4;
 template <class A>
 constexpr int kTileQ = kMaxPanels * kPanelLanes<A>;
 
-// Keys a score tile covers. Forward: o is read and written once per tile, which 128 keys halve
-// against 64 (0.6 points of peak on Zen 4). Backward: p and ds of a whole query block lie in L2
-// beside the chunk's gradients (64 beats 128 by 2 points).
-constexpr int kTileK = 128;
+// Keys a score tile covers. Forward: o is read and written once per tile, and rows of a mask or bias
+// are read in longer runs: 256 beats 128 by 0.6 points of peak on Zen 4 (6 under a mask), 512 is no
+// better. Few rows read ahead by a tile, which has to stay near. Backward: p and ds of a whole query
+// block lie in L2 beside the chunk's gradients (64 beats 128 by 2 points).
+constexpr int kTileK = 256;
+constexpr int kFewTileK = 128;
 constexpr int kGradientTileK = 64;
 
 // Keys a split takes when there are too few query rows to share out (decoding). Fixed positions:
