@@ -85,14 +85,14 @@ static void load_block(const Group& g, Span rows, ForwardScratch<A>& w) {
 // A weight is exact to rounding whatever base it is relative to, as long as sums stay far within
 // the range of the type.
 template <class A>
-constexpr A kLargestSum = A(1e12);
+constexpr A kLargestSum = A(1e18);
 template <class A>
 constexpr A kSmallestSum = A(1e-12);
 
 // A base found from a maximum lies this far above it (to base 2): scores may then grow by twice as
 // much before the next one is needed.
 template <class A>
-constexpr A kHeadroom = A(36);
+constexpr A kHeadroom = A(60);
 
 // p = 2^(s - base) straight from the registers, with the sums of p beside them; then dropout. The
 // plain case, of a scale at most, is compiled apart: code that is jumped over costs it registers.
