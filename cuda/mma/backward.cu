@@ -20,12 +20,6 @@ namespace {
 using Extras = simt::BackwardArguments<float>;
 using Steps = simt::Steps<float>;
 
-struct Grids {
-  dim3 queries, keys;
-  int64_t query_tiles, key_tiles;
-  cudaStream_t stream;
-};
-
 // Row sums are found by the instances with options.
 Features features_of(const BackwardArguments& a) {
   const Problem& p = a.params.problem;
@@ -36,17 +30,21 @@ Features features_of(const BackwardArguments& a) {
 }
 
 template <class Element, int kWidth, Budget kBudget, Features kFeatures>
-void start_products(BackwardArguments& a, const Grids& grids, Launch& launch) {
-  a.items = grids.query_tiles;
+void start_products(BackwardArguments& a, Launch& launch) {
+  const Problem& p = a.params.problem;
+  const int64_t groups = p.batch * p.num_heads_kv;
+  a.items = divide_up(p.seqlen_q * p.group_size,
+                      BackwardShape<kWidth, kBudget, kFeatures, Owner::kQueries>::kOwned);
   if (a.items > 0)
-    launch.check(launch_backward_queries<Element, kWidth, kBudget, kFeatures>(a, grids.queries,
-                                                                              grids.stream),
+    launch.check(launch_backward_queries<Element, kWidth, kBudget, kFeatures>(
+                     a, grid_of(groups * a.items), launch.stream),
                  "mma backward_queries_kernel");
-  a.items = grids.key_tiles;
+  a.items =
+      divide_up(p.seqlen_k, BackwardShape<kWidth, kBudget, kFeatures, Owner::kKeys>::kOwned);
   if (a.items == 0 || !launch.status().is_ok()) return;
   const auto start = [&](auto wanted) {
     launch.check(launch_backward_keys<Element, kWidth, kBudget, kFeatures, wanted.value>(
-                     a, grids.keys, grids.stream),
+                     a, grid_of(groups * a.items), launch.stream),
                  "mma backward_keys_kernel");
   };
   if constexpr (kWidth <= kWidestBoth) {
@@ -58,29 +56,22 @@ void start_products(BackwardArguments& a, const Grids& grids, Launch& launch) {
 }
 
 template <class Element>
-void start_products(const Instance* chosen, BackwardArguments& a, const Grids& grids,
-                    Launch& launch) {
+void start_products(const Instance* chosen, BackwardArguments& a, Launch& launch) {
   with_instance(kBackwardInstances, chosen, [&](auto index) {
     constexpr Instance i = kBackwardInstances[index.value];
     if constexpr (has_element<Element>(i.budget))
-      start_products<Element, i.width, i.budget, i.features>(a, grids, launch);
+      start_products<Element, i.width, i.budget, i.features>(a, launch);
   });
 }
 
 void start_products(BackwardArguments& a, Launch& launch) {
   const Problem& p = a.params.problem;
-  const Instance* chosen = find_instance(kBackwardInstances, widest(p), kWidestSharedBackward,
-                                         features_of(a), launch.device);
-  const int tile = backward_tile(chosen->width, chosen->budget);
-  const int64_t groups = p.batch * p.num_heads_kv;
-  const int64_t query_tiles = divide_up(p.seqlen_q * p.group_size, tile),
-                key_tiles = divide_up(p.seqlen_k, tile);
-  const Grids grids = {grid_of(groups * query_tiles), grid_of(groups * key_tiles), query_tiles,
-                       key_tiles, launch.stream};
+  const Instance* chosen =
+      find_instance(kBackwardInstances, widest(p), features_of(a), launch.device);
   if (dtype_of(p.q) == DType::kFloat16)
-    start_products<Float16>(chosen, a, grids, launch);
+    start_products<Float16>(chosen, a, launch);
   else
-    start_products<BFloat16>(chosen, a, grids, launch);
+    start_products<BFloat16>(chosen, a, launch);
 }
 
 Extras take_extras(const BackwardParams& params, Launch& launch) {

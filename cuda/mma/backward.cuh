@@ -1,9 +1,11 @@
-// What the kernels of backward share: a block's tiles of q, dout, k and v, and the gradient of one
-// tile of scores (FlashAttention-2, Dao 2023, arXiv:2307.08691; no sum is shared between blocks).
+// What the kernels of backward share: a block owns rows of one side (q and dout, or k and v), walks
+// along tiles of the other, and differentiates the scores between them (FlashAttention-2, Dao 2023,
+// arXiv:2307.08691; no sum is shared between blocks).
 #pragma once
 
 #include "mma/gradient.cuh"
 #include "mma/load.cuh"
+#include "mma/pipeline.cuh"
 #include "mma/tile_shape.h"
 
 namespace attnext::cuda::mma {
@@ -11,153 +13,278 @@ namespace attnext::cuda::mma {
 template <class Shape>
 struct BackwardMemory {
   using Layout = TileLayout<Shape::kHeadDim>;
-  using Weights = TileLayout<Shape::kTileK>;
-  static constexpr uint32_t kQ = 0, kDout = kQ + Layout::bytes(Shape::kTileQ),
-                            kK = kDout + Layout::bytes(Shape::kTileQ),
-                            kV = kK + Layout::bytes(Shape::kTileK),
-                            kNormsQ = kV + Layout::bytes(Shape::kTileK),
-                            kNormsK = kNormsQ + 4 * Shape::kTileQ,
-                            kQueryBytes = kNormsK + 4 * Shape::kTileK,
-                            // The weights and their gradients, which only keys need transposed.
-      kP = kQueryBytes, kDs = kP + Weights::bytes(Shape::kTileQ),
-                            kKeyBytes = kDs + Weights::bytes(Shape::kTileQ);
-  static_assert(kKeyBytes <= allowed_bytes(Shape::kHeadDim, kWidestSharedBackward, Shape::kBudget),
-                "a block must fit the architecture's memory");
+  static constexpr uint32_t kOwnedBytes = Layout::bytes(Shape::kOwned),
+                            kWalkedBytes = Layout::bytes(Shape::kWalked),
+                            // q or k, then dout or v; of the other side a stage after the other.
+      kOwn = 0, kOwnOther = kOwnedBytes, kStages = 2 * kOwnedBytes,
+                            // lse and delta of the rows that are walked along, likewise.
+      kConstants = kStages + Shape::kStages * 2 * kWalkedBytes,
+                            kConstantBytes = 4 * Shape::kWalked,
+                            kNormsOwn = kConstants + Shape::kStages * 2 * kConstantBytes,
+                            kNormsWalked = kNormsOwn + 4 * Shape::kOwned,
+                            kBytes = kNormsWalked + 4 * Shape::kWalked;
+  static_assert(kBytes <= bytes_of(Shape::kBudget), "a block must fit the architecture's memory");
 };
-
-// What ds is multiplied by next: its norm, for cosine, belongs to the sum.
-enum class GradientFor { kQueries, kKeys, kBias };
 
 template <class Element, class Shape>
 struct BackwardBlock {
   using Memory = BackwardMemory<Shape>;
-  static constexpr int kTileQ = Shape::kTileQ, kTileK = Shape::kTileK, kHeadDim = Shape::kHeadDim;
-  using Sums = Accumulator<1, kHeadDim / 8>;
+  static constexpr int kOwned = Shape::kOwned, kWalked = Shape::kWalked,
+                       kScored = Shape::kScored, kHeadDim = Shape::kHeadDim, kRowFragments = Shape::kRowFragments;
+  static constexpr bool kOwnsKeys = Shape::kOwnsKeys;
+  using Sums = Accumulator<kRowFragments, kHeadDim / 8>;
+  using Scores = Accumulator<kRowFragments, kScored / 8>;
+  using Operand = RowOperand<kHeadDim, kRowFragments, Shape::kKeepsRows>;
+  using RowSums = float[kRowFragments][2][kNumRowSums];
 
   const BackwardArguments& a;
   int32_t sequence, head_kv;  // a group is read again for every tile: registers are for sums
-  float reference;            // of the group's scales
+  Scales scales;
+  int64_t first_owned;        // row of the group, or key
 
   PTX_FN static int thread() { return static_cast<int>(ptx::thread_index().x); }
   PTX_FN static int lane() { return static_cast<int>(ptx::lane_index()); }
-  // Of the tile: the warp's first row, and its first key.
-  PTX_FN static int warp_row() { return static_cast<int>(ptx::warp_index()) * kFragmentRows; }
+  // Of what the block owns: the warp's first.
+  PTX_FN static int warp_row() { return static_cast<int>(ptx::warp_index()) * Shape::kWarpRows; }
   PTX_FN Group group() const { return group_of(a.params.problem, sequence, head_kv); }
   PTX_FN bool has_cosine() const {
     return Shape::kHasOptions && a.params.problem.score == Score::kCosine;
   }
 
-  PTX_FN void load_queries(const TensorView& t, bool has_chunks, uint32_t at,
-                           int64_t first_row) const {
-    load_query_rows<Shape::kThreads, kTileQ, kHeadDim>(group(), t, has_chunks, ptx::dyn_smem() + at,
-                                                       first_row, thread());
+  template <int kRows>
+  PTX_FN void load_rows(uint32_t at, int64_t first_row) const {
+    const Group g = group();
+    load_query_rows<Shape::kThreads, kRows, kHeadDim>(g, a.params.problem.q, a.q_has_chunks, at,
+                                                      first_row, thread());
+    load_query_rows<Shape::kThreads, kRows, kHeadDim>(g, a.params.dout, a.dout_has_chunks,
+                                                      at + Memory::Layout::bytes(kRows), first_row,
+                                                      thread());
   }
-  PTX_FN void load_keys(const TensorView& t, bool has_chunks, uint32_t at, int64_t begin) const {
-    load_key_rows<Shape::kThreads, kTileK, kHeadDim>(group(), t, has_chunks, ptx::dyn_smem() + at,
-                                                     begin, thread());
+  template <int kRows>
+  PTX_FN void load_keys(uint32_t at, int64_t first_key) const {
+    const Group g = group();
+    const Problem& p = a.params.problem;
+    load_key_rows<Shape::kThreads, kRows, kHeadDim>(g, p.k, a.k_has_chunks, at, first_key,
+                                                    thread());
+    load_key_rows<Shape::kThreads, kRows, kHeadDim>(
+        g, p.v, a.v_has_chunks, at + Memory::Layout::bytes(kRows), first_key, thread());
   }
-  PTX_FN void load_rows_and_gradients(int64_t first_row) const {
-    load_queries(a.params.problem.q, a.q_has_chunks, Memory::kQ, first_row);
-    load_queries(a.params.dout, a.dout_has_chunks, Memory::kDout, first_row);
+  // lse and delta of a tile of rows; of rows that do not exist, which nobody looks at, zeros.
+  PTX_FN void load_constants(uint32_t at, int64_t first_row) const {
+    const Group g = group();
+    const int64_t base = workspace_row(g, {0, g.first_head});
+    if (thread() >= kWalked) return;
+    const int64_t row = first_row + thread();
+    const bool exists = row < g.num_rows;
+    const int64_t from = exists ? base + row : 0;
+    const auto to = at + 4 * static_cast<uint32_t>(thread());
+    ptx::cp_async<4>(to, a.lse_log2 + from, exists ? 4 : 0);
+    ptx::cp_async<4>(to + Memory::kConstantBytes, a.delta + from, exists ? 4 : 0);
+  }
+
+  // A tile is used in steps of kScored rows, counted from the first tile of all.
+  static constexpr int kSteps = kWalked / kScored;
+  PTX_FN static uint32_t address_of(int32_t step) {
+    return ptx::dyn_smem() + Memory::kStages +
+           stage_offset<Shape::kStages>(step / kSteps, 2 * Memory::kWalkedBytes) +
+           static_cast<uint32_t>(Memory::Layout::bytes(step % kSteps * kScored));
+  }
+  PTX_FN static uint32_t constants_of(int32_t step) {
+    return ptx::dyn_smem() + Memory::kConstants +
+           stage_offset<Shape::kStages>(step / kSteps, 2 * Memory::kConstantBytes) +
+           static_cast<uint32_t>(step % kSteps * kScored * 4);
+  }
+  PTX_FN void load_walked(int32_t tile) const {
+    const int64_t first = int64_t{tile} * kWalked;
+    if constexpr (kOwnsKeys) {
+      load_rows<kWalked>(address_of(tile * kSteps), first);
+      load_constants(constants_of(tile * kSteps), first);
+    } else {
+      load_keys<kWalked>(address_of(tile * kSteps), first);
+    }
+    ptx::cp_async_commit();
+  }
+  PTX_FN void load_owned() const {
+    if constexpr (kOwnsKeys)
+      load_keys<kOwned>(ptx::dyn_smem() + Memory::kOwn, first_owned);
+    else
+      load_rows<kOwned>(ptx::dyn_smem() + Memory::kOwn, first_owned);
     ptx::cp_async_commit();
   }
 
-  PTX_FN void invert_query_norms() const {
-    invert_norms<Element, Shape::kThreads, kTileQ, kHeadDim>(ptx::dyn_smem() + Memory::kQ, thread(),
-                                                             ptx::dyn_smem() + Memory::kNormsQ);
-  }
-  PTX_FN void invert_key_norms() const {
-    invert_norms<Element, Shape::kThreads, kTileK, kHeadDim>(ptx::dyn_smem() + Memory::kK, thread(),
-                                                             ptx::dyn_smem() + Memory::kNormsK);
-  }
-
-  PTX_FN WarpTile tile_at(const Group& g, int64_t first_row, int64_t begin, int width) const {
-    const int64_t first = first_row + warp_row();
-    const Span rows = {first, min_of(first + kFragmentRows, g.num_rows)};
-    const Span keys = {begin, begin + width};
-    const TileKind kind =
-        rows.begin < rows.end ? classify_tile(g.mask, queries_of(g, rows), keys) : TileKind::kSkip;
-    return {first, {begin, min_of(keys.end, g.mask.seqlen_k)}, kind, lane()};
-  }
-
-  // s = q kT, dp = dout vT, against the tile's keys from `first_column` on.
-  template <int kFragments>
-  PTX_FN void multiply(int first_column, Accumulator<1, kFragments>& s,
-                       Accumulator<1, kFragments>& dp) const {
+  PTX_FN void invert_all_norms(int32_t tile, bool is_first) const {
     const uint32_t shared = ptx::dyn_smem();
-    const auto skipped = static_cast<uint32_t>(Memory::Layout::bytes(first_column));
+    if (is_first)
+      invert_norms<Element, Shape::kThreads, kOwned, kHeadDim>(shared + Memory::kOwn, thread(),
+                                                               shared + Memory::kNormsOwn);
+    invert_norms<Element, Shape::kThreads, kWalked, kHeadDim>(address_of(tile * kSteps), thread(),
+                                                              shared + Memory::kNormsWalked);
+    ptx::block_sync();  // the norms are there
+  }
+
+  // `use(s, dp, step)` with the raw products of every step along `walked` in which the warp sees
+  // something: s = q kT and dp = dout vT, or their transposes where the block owns keys. dp is 0
+  // where it is not wanted.
+  template <bool kWantsDp, class F>
+  PTX_FN void walk(Span walked, F&& use) const {
+    constexpr bool kIsAhead = Shape::kStages > 1;
+    const auto first = static_cast<int32_t>(walked.begin / kWalked),
+               last = static_cast<int32_t>((walked.end - 1) / kWalked);
+    const uint32_t own = ptx::dyn_smem() + Memory::kOwn;
+    load_owned();
+    if constexpr (kIsAhead) load_walked(first);
+    ptx::cp_async_wait<kIsAhead>();
+    ptx::block_sync();  // what the block owns is there
+    Operand owned, owned_other;
+    owned.keep(own, warp_row(), lane());
+    if constexpr (kWantsDp) owned_other.keep(own + Memory::kOwnedBytes, warp_row(), lane());
+    walk_tiles<Shape::kStages>(
+        first, last, [&](int32_t tile) { load_walked(tile); },
+        [&](int32_t tile) {
+          if (has_cosine()) invert_all_norms(tile, tile == first);
+#pragma unroll 1
+          for (int32_t step = tile * kSteps; step < (tile + 1) * kSteps; ++step) {
+            if (!sees(step)) continue;
+            Scores s, dp;
+            multiply<kWantsDp>(owned, owned_other, step, s, dp);
+            use(s, dp, step);
+          }
+        });
+  }
+
+  template <bool kWantsDp>
+  PTX_FN void multiply(const Operand& owned, const Operand& owned_other, int32_t step, Scores& s,
+                       Scores& dp) const {
+    const uint32_t own = ptx::dyn_smem() + Memory::kOwn, walked = address_of(step);
     clear(s);
     clear(dp);
-    multiply_rows<Element, kHeadDim>(shared + Memory::kQ, warp_row(), shared + Memory::kK + skipped,
-                                     lane(), s);
-    multiply_rows<Element, kHeadDim>(shared + Memory::kDout, warp_row(),
-                                     shared + Memory::kV + skipped, lane(), dp);
+    multiply_rows<Element>(owned, own, warp_row(), walked, lane(), s);
+    if constexpr (kWantsDp)
+      multiply_rows<Element>(owned_other, own + Memory::kOwnedBytes, warp_row(),
+                             walked + Memory::kWalkedBytes, lane(), dp);
   }
 
-  // s <- the weights that met the values, dp <- ds by the raw products, as `wanted` needs it.
-  template <int kFragments>
-  PTX_FN void differentiate(const Group& g, const WarpTile& tile, const GradientRows& rows,
-                            int first_column, GradientFor wanted, bool keeps_sums,
-                            Accumulator<1, kFragments>& s, Accumulator<1, kFragments>& dp,
-                            RowSums& sums) const {
-    const uint32_t shared = ptx::dyn_smem();
-    const Dropout& dropout = a.params.problem.dropout;
-    const bool has_dropout = Shape::kHasOptions && dropout.probability > 0;
-    const uint64_t threshold = has_dropout ? drop_threshold(dropout.probability) : 0;
-    const float kept = kept_factor(dropout);
-    const int64_t first_key = tile.keys.begin + fragment_column(tile.lane);
-    int64_t head[2], query[2];
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      head[half] = g.sequence * g.problem->num_heads_q + rows.at[half].head;
-      query[half] = rows.at[half].query;
+  // Whether some pair of what the warp owns and of the step is allowed by rule.
+  PTX_FN bool sees(int32_t step) const {
+    const Group g = group();
+    const int64_t own = first_owned + warp_row(), other = int64_t{step} * kScored;
+    const Span owned = {own, own + Shape::kWarpRows}, walked = {other, other + kScored};
+    Span rows = kOwnsKeys ? walked : owned, keys = kOwnsKeys ? owned : walked;
+    rows.end = min_of(rows.end, g.num_rows);
+    keys.end = min_of(keys.end, g.mask.seqlen_k);
+    return rows.begin < rows.end && keys.begin < keys.end &&
+           classify_tile(g.mask, queries_of(g, rows), keys) != TileKind::kSkip;
+  }
+
+  // What a lane's fragment row `own` (of the group, or a key) sees of the step from `first` on.
+  PTX_FN Window window(const Group& g, int64_t own, int64_t first) const {
+    if constexpr (kOwnsKeys) {
+      const bool exists = own < g.mask.seqlen_k;
+      const Span queries = exists ? visible_queries(g.mask, {own, own + 1}) : Span{0, 0};
+      return window_of({queries.begin * g.num_heads, queries.end * g.num_heads}, first, kScored);
+    } else {
+      const int64_t query = position_of(g, min_of(own, g.num_rows - 1)).query;
+      return window_of(visible_keys(g.mask, query), first, kScored);
     }
+  }
+
+  // The rows of a step that a lane's two columns of fragment j are.
+  PTX_FN void read_rows(const Group& g, int32_t step, int j, GradientRow (&rows)[2]) const {
+    const int column = 8 * j + fragment_column(lane());
+    const uint32_t at = constants_of(step) + 4 * static_cast<uint32_t>(column);
+    const float2 lse = ptx::ld_shared<float2>(at),
+                 delta = ptx::ld_shared<float2>(at + Memory::kConstantBytes);
+    const int64_t row = int64_t{step} * kScored + column;
 #pragma unroll
-    for (int j = 0; j < kFragments; ++j) {
-      LaneWords drawn{};
-      if (has_dropout)
-        drawn = draw_words(dropout, head, query, tile.keys.begin / 4 + 2 * j + tile.lane % 4 / 2,
-                           tile.lane);
+    for (int e = 0; e < 2; ++e)
+      rows[e] = scaled_row(g, position_of(g, min_of(row + e, g.num_rows - 1)), scales);
+    rows[0].lse_log2 = lse.x, rows[1].lse_log2 = lse.y;
+    rows[0].delta = delta.x, rows[1].delta = delta.y;
+  }
+
+  // s <- the weights that met the values, dp <- ds by the raw products, relative to the reference of scales.
+  // `mine`: the lane's rows of the group, where the block owns them.
+  PTX_FN void differentiate(int32_t step, const GradientRow (&mine)[kRowFragments][2],
+                            RowSums* sums, Scores& s, Scores& dp) const {
+    const Group g = group();
+    const int64_t first = int64_t{step} * kScored + fragment_column(lane());
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int half = i / 2, key = 8 * j + i % 2;
-        float raw = s[0][j][i], norm = 1;
-        if (has_cosine()) {
-          const float inverse_q = ptx::ld_shared<float>(
-              shared + Memory::kNormsQ +
-              4 * static_cast<uint32_t>(warp_row() + fragment_row(tile.lane, half)));
-          const float inverse_k = ptx::ld_shared<float>(
-              shared + Memory::kNormsK +
-              4 * static_cast<uint32_t>(first_column + fragment_column(tile.lane) + key));
-          raw *= inverse_q * inverse_k;
-          norm = wanted == GradientFor::kQueries ? inverse_k : inverse_q;
+    for (int m = 0; m < kRowFragments; ++m) {
+      const int64_t own = first_owned + warp_row() + 16 * m + fragment_row(lane(), 0);
+      const Window windows[2] = {window(g, own, first), window(g, own + 8, first)};
+      const int64_t first_key = kOwnsKeys ? own : first;
+#pragma unroll
+      for (int j = 0; j < kScored / 8; ++j) {
+        GradientRow rows[2];
+        if constexpr (kOwnsKeys)
+          read_rows(g, step, j, rows);
+        else
+          rows[0] = mine[m][0], rows[1] = mine[m][1];
+        float factors[4];
+        draw_factors(g, rows, first_owned + warp_row() + 16 * m, step, j, factors);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int half = i / 2, column = 8 * j + i % 2;
+          const GradientRow& row = rows[kOwnsKeys ? i % 2 : half];
+          const int key = kOwnsKeys ? 8 * half : column;
+          float raw = s[m][j][i], norm = 1;
+          if (has_cosine()) raw *= inverse_norms(step, m, half, column, &norm);
+          const PairGradient pair = differentiate_pair<Shape::kHasOptions>(
+              g, row, first_key, key, windows[half].has(column), raw, dp[m][j][i] * factors[i]);
+          if (Shape::kHasOptions && sums) add_row_sums(g, row, first_key, key, pair, (*sums)[m][half]);
+          s[m][j][i] = pair.p * factors[i];
+          dp[m][j][i] = pair.ds * (pair.slope * row.ds_scale * norm);
         }
-        const float factor = !has_dropout ? 1 : drawn.words[half][i % 2] >= threshold ? kept : 0;
-        const PairGradient pair = differentiate_pair<Shape::kHasOptions>(
-            g, tile, rows, half, first_key, key, raw, dp[0][j][i] * factor);
-        if (Shape::kHasOptions && keeps_sums)
-          add_row_sums(g, rows, half, first_key, key, pair, sums);
-        s[0][j][i] = pair.p * factor;
-        dp[0][j][i] = wanted == GradientFor::kBias
-                          ? pair.ds
-                          : pair.ds * (pair.slope * rows.ds_scale[half] * norm);
       }
     }
   }
 
-  // Row `row` of `sums` (of q or of k) -> t, at `offset`; `x` is the tile the row came from.
+  // What dropout multiplies the weights of fragment j by.
+  PTX_FN void draw_factors(const Group& g, const GradientRow (&rows)[2], int64_t own, int32_t step,
+                           int j, float (&factors)[4]) const {
+    const Dropout& dropout = a.params.problem.dropout;
+    const bool has_dropout = Shape::kHasOptions && dropout.probability > 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) factors[i] = 1;
+    if (!has_dropout) return;
+    const int64_t first_head = g.sequence * g.problem->num_heads_q;
+    const int64_t head[2] = {first_head + rows[0].at.head, first_head + rows[1].at.head},
+                  query[2] = {rows[0].at.query, rows[1].at.query};
+    const int64_t key_block = (int64_t{step} * kScored + 8 * j) / 4 + lane() % 4 / 2;
+    const LaneWords drawn =
+        kOwnsKeys ? draw_words_of_columns(dropout, head, query, own / 4, lane())
+                  : draw_words(dropout, head, query, key_block, lane());
+    const uint64_t threshold = drop_threshold(dropout.probability);
+    const float kept = kept_factor(dropout);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) factors[i] = drawn.words[i / 2][i % 2] >= threshold ? kept : 0;
+  }
+
+  // Of a pair, their product; `walked`: the one that the sum is to be multiplied by.
+  PTX_FN float inverse_norms(int32_t step, int m, int half, int column, float* walked) const {
+    const uint32_t shared = ptx::dyn_smem();
+    const int own = warp_row() + 16 * m + fragment_row(lane(), half);
+    const int other = step % kSteps * kScored + fragment_column(lane()) + column;
+    *walked = ptx::ld_shared<float>(shared + Memory::kNormsWalked + 4 * static_cast<uint32_t>(other));
+    return *walked *
+           ptx::ld_shared<float>(shared + Memory::kNormsOwn + 4 * static_cast<uint32_t>(own));
+  }
+
+  // Row `row` of what the block owns: its sums -> t, at `offset`.
   PTX_FN void store_gradient(const TensorView& t, bool has_pairs, int64_t offset, int columns,
-                             uint32_t x, uint32_t norms, int row, bool exists, bool is_stored,
-                             int half, bool is_unnormalised, float scale, const Sums& sums) const {
+                             int row, bool exists, bool is_stored, int half, bool is_unnormalised,
+                             float scale, const float (&sums)[kHeadDim / 8][4]) const {
     using Layout = TileLayout<kHeadDim>;
+    const uint32_t x = ptx::dyn_smem() + Memory::kOwn;
     float projection = 0, inverse = 1;
     if (is_unnormalised) {
-      inverse = ptx::ld_shared<float>(norms + 4 * static_cast<uint32_t>(row));
+      inverse = ptx::ld_shared<float>(ptx::dyn_smem() + Memory::kNormsOwn +
+                                      4 * static_cast<uint32_t>(row));
 #pragma unroll
       for (int j = 0; j < kHeadDim / 8; ++j) {
         const float2 pair = Element::unpack(
             ptx::ld_shared<uint32_t>(x + Layout::element(row, 8 * j + fragment_column(lane()))));
-        projection += sums[0][j][2 * half] * pair.x + sums[0][j][2 * half + 1] * pair.y;
+        projection += sums[j][2 * half] * pair.x + sums[j][2 * half + 1] * pair.y;
       }
       projection = row_total(projection) * inverse * scale;
     }
@@ -165,7 +292,7 @@ struct BackwardBlock {
 #pragma unroll
     for (int j = 0; j < kHeadDim / 8; ++j) {
       const int column = 8 * j + fragment_column(lane());
-      float low = sums[0][j][2 * half] * scale, high = sums[0][j][2 * half + 1] * scale;
+      float low = sums[j][2 * half] * scale, high = sums[j][2 * half + 1] * scale;
       if (is_unnormalised) {
         const float2 pair =
             Element::unpack(ptx::ld_shared<uint32_t>(x + Layout::element(row, column)));

@@ -6,46 +6,24 @@
 namespace attnext::cuda::mma {
 
 template <class Element, class Shape>
-PTX_FN void sum_queries(const BackwardBlock<Element, Shape>& block, int64_t first_row, Span keys,
-                        RowSums& row_sums, typename BackwardBlock<Element, Shape>::Sums& dq) {
+PTX_FN void sum_queries(const BackwardBlock<Element, Shape>& block, Span keys,
+                        typename BackwardBlock<Element, Shape>::RowSums& row_sums,
+                        typename BackwardBlock<Element, Shape>::Sums& dq) {
   using Block = BackwardBlock<Element, Shape>;
-  using Memory = typename Block::Memory;
-  const BackwardArguments& a = block.a;
-  const Problem& p = a.params.problem;
-  block.load_rows_and_gradients(first_row);
-  block.load_keys(p.k, a.k_has_chunks, Memory::kK, keys.begin);
-  block.load_keys(p.v, a.v_has_chunks, Memory::kV, keys.begin);
-  ptx::cp_async_commit();
-  const GradientRows rows = gradient_rows(a, block.group(), first_row + Block::warp_row(),
-                                          Block::lane(), block.reference);
-#pragma unroll 1
-  for (int64_t begin = keys.begin; begin < keys.end; begin += Shape::kTileK) {
-    ptx::cp_async_wait<0>();
-    ptx::block_sync();  // k and v are there
-    const Group g = block.group();
-    const WarpTile tile = block.tile_at(g, first_row, begin, Shape::kTileK);
-    Accumulator<1, Shape::kTileK / 8> s, dp;
-    if (tile.kind != TileKind::kSkip) block.multiply(0, s, dp);
-    if (block.has_cosine()) {
-      if (begin == keys.begin) block.invert_query_norms();
-      block.invert_key_norms();
+  using Scores = typename Block::Scores;
+  const Group g = block.group();
+  GradientRow rows[Shape::kRowFragments][2];
+#pragma unroll
+  for (int m = 0; m < Shape::kRowFragments; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = Block::warp_row() + 16 * m + fragment_row(Block::lane(), half);
+      rows[m][half] = gradient_row(block.a, g, block.first_owned + row, block.scales);
     }
-    ptx::block_sync();  // nobody reads v any more, and the norms are there
-    const bool has_next = begin + Shape::kTileK < keys.end;
-    if (has_next) {
-      block.load_keys(p.v, a.v_has_chunks, Memory::kV, begin + Shape::kTileK);
-      ptx::cp_async_commit();
-    }
-    if (tile.kind != TileKind::kSkip) {
-      block.differentiate(g, tile, rows, 0, GradientFor::kQueries, a.row_sums != nullptr, s, dp,
-                          row_sums);
-      multiply_weights<Element>(dp, ptx::dyn_smem() + Memory::kK, Block::lane(), dq);
-    }
-    if (!has_next) continue;
-    ptx::block_sync();  // nor k
-    block.load_keys(p.k, a.k_has_chunks, Memory::kK, begin + Shape::kTileK);
-    ptx::cp_async_commit();
-  }
+  block.template walk<true>(keys, [&](Scores& s, Scores& dp, int32_t step) {
+    block.differentiate(step, rows, block.a.row_sums ? &row_sums : nullptr, s, dp);
+    multiply_weights<Element>(dp, Block::address_of(step), Block::lane(), dq);
+  });
 }
 
 PTX_FN void store_row_sums(const BackwardArguments& a, const Group& g, Position at, bool exists,
@@ -59,49 +37,49 @@ PTX_FN void store_row_sums(const BackwardArguments& a, const Group& g, Position 
 }
 
 template <class Element, class Shape>
-PTX_FN void store_queries(const BackwardBlock<Element, Shape>& block, int64_t first_row,
-                          bool has_keys, const RowSums& row_sums,
+PTX_FN void store_queries(const BackwardBlock<Element, Shape>& block, bool has_keys,
+                          const typename BackwardBlock<Element, Shape>::RowSums& row_sums,
                           const typename BackwardBlock<Element, Shape>::Sums& dq) {
   using Block = BackwardBlock<Element, Shape>;
-  using Memory = typename Block::Memory;
   const BackwardArguments& a = block.a;
   const Group g = block.group();
-  const uint32_t shared = ptx::dyn_smem();
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int tile_row = Block::warp_row() + fragment_row(Block::lane(), half);
-    const int64_t row = first_row + tile_row;
-    const Position at = position_of(g, row);
-    const bool exists = row < g.num_rows;
-    block.store_gradient(a.params.dq, a.dq_has_pairs, row_offset(g, a.params.dq, at),
-                         static_cast<int>(a.params.problem.head_dim), shared + Memory::kQ,
-                         shared + Memory::kNormsQ, tile_row, exists, row < rows_in_memory(g), half,
-                         block.has_cosine() && has_keys, block.reference, dq);
-    if constexpr (Shape::kHasOptions)
-      if (a.row_sums) store_row_sums(a, g, at, exists, Block::lane(), row_sums[half]);
-  }
+  for (int m = 0; m < Shape::kRowFragments; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int tile_row = Block::warp_row() + 16 * m + fragment_row(Block::lane(), half);
+      const int64_t row = block.first_owned + tile_row;
+      const Position at = position_of(g, row);
+      const bool exists = row < g.num_rows;
+      block.store_gradient(a.params.dq, a.dq_has_pairs, row_offset(g, a.params.dq, at),
+                           static_cast<int>(a.params.problem.head_dim), tile_row, exists,
+                           row < rows_in_memory(g), half, block.has_cosine() && has_keys,
+                           block.scales.reference, dq[m]);
+      if constexpr (Shape::kHasOptions)
+        if (a.row_sums) store_row_sums(a, g, at, exists, Block::lane(), row_sums[m][half]);
+    }
 }
 
 template <class Element, class Shape>
 PTX_FN void run_queries_block(const BackwardArguments& a) {
+  using Block = BackwardBlock<Element, Shape>;
   const Place place = place_of(a.params.problem, a.items);
   if (place.sequence >= a.params.problem.batch) return;
   const Group g = group_of(a.params.problem, place.sequence, place.head_kv);
   // The last rows of a causal sequence have the most keys: first, so that the end is shared out.
-  const int64_t first_row = (a.items - 1 - place.index) * Shape::kTileQ;
+  const int64_t first_row = (a.items - 1 - place.index) * Shape::kOwned;
   if (first_row >= rows_in_memory(g)) return;
-  const BackwardBlock<Element, Shape> block{a, static_cast<int32_t>(g.sequence),
-                                            static_cast<int32_t>(g.head_kv), reference_scale(g)};
-  typename BackwardBlock<Element, Shape>::Sums dq;
+  const Block block{a, static_cast<int32_t>(g.sequence), static_cast<int32_t>(g.head_kv),
+                    scales_of(g), first_row};
+  typename Block::Sums dq;
   clear(dq);
-  const Span rows = {first_row, min_of(first_row + Shape::kTileQ, g.num_rows)};
-  const Span reachable =
+  const Span rows = {first_row, min_of(first_row + Shape::kOwned, g.num_rows)};
+  const Span keys =
       rows.begin < rows.end ? reachable_keys(g.mask, queries_of(g, rows)) : Span{0, 0};
-  const Span keys = {reachable.begin / Shape::kTileK * Shape::kTileK, reachable.end};
   const bool has_keys = keys.begin < keys.end;
-  RowSums row_sums = {};
-  if (has_keys) sum_queries(block, first_row, keys, row_sums, dq);
-  store_queries(block, first_row, has_keys, row_sums, dq);
+  typename Block::RowSums row_sums = {};
+  if (has_keys) sum_queries(block, keys, row_sums, dq);
+  store_queries(block, has_keys, row_sums, dq);
 }
 
 template <class Element, class Shape>

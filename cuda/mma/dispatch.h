@@ -11,17 +11,16 @@
 
 namespace attnext::cuda::mma {
 
-// The first instance of a list that holds `head_dim`, has `features` (or more) and runs on the
+// The first instance of a list that holds `head_dim`, has `features` (or the options beside them) and runs on the
 // device; null: there is none.
 template <size_t kCount>
 const Instance* find_instance(const Instance (&instances)[kCount], int64_t head_dim,
-                              int widest_shared, Features features, const Device& device) {
+                              Features features, const Device& device) {
   for (const Instance& i : instances) {
     const bool fits_architecture = (i.budget == Budget::kTuring) == (device.arch < 80);
-    const uint32_t needed = allowed_bytes(i.width, widest_shared, i.budget);
-    const bool fits_memory = needed <= static_cast<uint32_t>(device.shared_memory_per_block);
-    const bool is_enough = i.features == features || i.features == Features::kOptions;
-    if (i.width >= head_dim && fits_architecture && fits_memory && is_enough) return &i;
+    const bool is_enough = i.features == features ||
+                           (features == Features::kPlain && i.features == Features::kOptions);
+    if (i.width >= head_dim && fits_architecture && is_enough) return &i;
   }
   return nullptr;
 }

@@ -29,6 +29,32 @@ PTX_FN LaneWords draw_words(const Dropout& dropout, const int64_t (&head)[2],
   return r;
 }
 
+PTX_FN uint32_t pick(const uint32_t (&words)[4], int i) {
+  const uint32_t low = i & 1 ? words[1] : words[0], high = i & 1 ? words[3] : words[2];
+  return i & 2 ? high : low;
+}
+
+// The same where fragments have keys for rows, their first a multiple of 4 and in `key_block`: of
+// the words of a lane's two keys in two columns. A counter's keys lie in four lanes, which have four
+// counters between them; each draws one and hands on what is the others'.
+PTX_FN LaneWords draw_words_of_columns(const Dropout& dropout, const int64_t (&head)[2],
+                                       const int64_t (&query)[2], int64_t key_block, int lane) {
+  const int mine = lane / 4 % 4;  // the key in its block, and the counter: 2 half + column
+  const bool second = mine & 1;
+  uint32_t words[4], received[4];
+  dropout_words(dropout.seed, dropout.stream, second ? head[1] : head[0],
+                second ? query[1] : query[0], key_block + lane / 16 + mine / 2 * 2, words);
+  received[0] = pick(words, mine);
+#pragma unroll
+  for (int distance = 1; distance < 4; ++distance)
+    received[distance] =
+        ptx::shuffle_xor(pick(words, mine ^ distance), static_cast<uint32_t>(4 * distance));
+  LaneWords r;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) r.words[i / 2][i % 2] = pick(received, mine ^ i);
+  return r;
+}
+
 // `f(m, j, i, is_kept)` for every weight of the tile, i as in a fragment.
 template <int kRowFragments, int kFragments, class F>
 PTX_FN void for_kept(const Group& g, const WarpTile& tile, F&& f) {

@@ -25,7 +25,20 @@ Features features_of(const Problem& p, const Problem& host) {
 }
 
 const Instance* instance_of(const Problem& p, Features features, const Device& device) {
-  return find_instance(kForwardInstances, widest(p), kWidestSharedForward, features, device);
+  return find_instance(kForwardInstances, widest(p), features, device);
+}
+
+// Whether the batch holds sequences of few rows, and of more.
+struct Kinds {
+  bool has_few = false, has_many = false;
+};
+Kinds kinds_of(const Problem& host) {
+  Kinds kinds;
+  for (int64_t i = 0; i < host.batch; ++i) {
+    const bool is_few = has_few_rows(host.sequences[i].mask.seqlen_q * host.group_size);
+    (is_few ? kinds.has_few : kinds.has_many) = true;
+  }
+  return kinds;
 }
 
 template <class Element>
@@ -50,16 +63,24 @@ int64_t longest_split(const Problem& host) {
   return longest > 1 ? longest : 0;
 }
 
-Status start_forward(ForwardArguments& a, Launch& launch) {
+void start_kernel(ForwardArguments& a, Features features, Launch& launch) {
   const Problem& p = a.params.problem;
-  const int64_t rows = p.seqlen_q * p.group_size;
-  const Instance* chosen = instance_of(p, features_of(p, *launch.host_problem), launch.device);
-  a.items = max_of(divide_up(rows, forward_tile_q(chosen->width, chosen->budget)), a.splits);
+  const Instance* chosen = instance_of(p, features, launch.device);
+  const int tile_q = forward_tile_q(chosen->width, chosen->budget, chosen->features);
+  a.items = max_of(divide_up(p.seqlen_q * p.group_size, tile_q), a.splits);
   const dim3 grid = grid_of(a.items * p.batch * p.num_heads_kv);
   launch.check(dtype_of(p.q) == DType::kFloat16
                    ? start_instance<Float16>(chosen, a, grid, launch.stream)
                    : start_instance<BFloat16>(chosen, a, grid, launch.stream),
                "mma forward_kernel");
+}
+
+Status start_forward(ForwardArguments& a, Launch& launch) {
+  const Problem& p = a.params.problem;
+  const int64_t rows = p.seqlen_q * p.group_size;
+  const Kinds kinds = kinds_of(*launch.host_problem);
+  if (kinds.has_many) start_kernel(a, features_of(p, *launch.host_problem), launch);
+  if (kinds.has_few && launch.status().is_ok()) start_kernel(a, Features::kFewRows, launch);
   if (!launch.status().is_ok() || a.splits == 0) return launch.status();
   const int64_t blocks = divide_up(rows, kCombineWarps) * p.batch * p.num_heads_kv;
   launch.check(
@@ -87,7 +108,7 @@ Status forward(const ForwardParams& params, Launch& launch) {
                      longest_split(*launch.host_problem),
                      nullptr,
                      nullptr,
-                     min_of(rows, kFewRows)};
+                     min_of(rows, kSplitRows)};
   if (a.splits > 0) {
     const int64_t states = p.batch * p.num_heads_kv * a.splits * a.partial_rows;
     a.states = launch.take<float2>(states);
@@ -100,12 +121,15 @@ Status forward(const ForwardParams& params, Launch& launch) {
 int describe_forward(const ForwardParams& params, const Device& device, char* text,
                      size_t capacity) {
   const Problem& p = params.problem;
-  const Instance& i = *instance_of(p, Features::kOptions, device);
+  const Features features =
+      has_few_rows(p.seqlen_q * p.group_size) ? Features::kFewRows : Features::kOptions;
+  const Instance& i = *instance_of(p, features, device);
   return std::snprintf(text, capacity,
                        "\"kernel\": \"mma\", \"instruction\": \"%s\", \"width\": %d, "
                        "\"tile_q\": %d, \"tile_k\": %d, \"split_keys\": %lld",
                        i.budget == Budget::kTuring ? "m16n8k8" : "m16n8k16", i.width,
-                       forward_tile_q(i.width, i.budget), forward_tile_k(i.width, i.budget),
+                       forward_tile_q(i.width, i.budget, i.features),
+                       forward_tile_k(i.width, i.budget, i.features),
                        static_cast<long long>(kSplitKeys));
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mma/load.cuh"
+#include "mma/pipeline.cuh"
 #include "mma/store.cuh"
 #include "mma/tile_shape.h"
 
@@ -13,8 +14,8 @@ struct ForwardArguments {
   bool q_has_chunks, k_has_chunks, v_has_chunks, out_has_pairs;
   int64_t items;   // blocks for each (sequence, key head)
   int64_t splits;  // of the longest sequence; 0: none is split
-  // What splits leave behind, [batch, num_heads_kv, splits, kFewRows]: a maximum to base 2 and a
-  // sum; and the o accumulated, [.., rows, head_dim_v], rows at most kFewRows.
+  // What splits leave behind, [batch, num_heads_kv, splits, partial_rows]: a maximum to base 2 and
+  // a sum; and the o accumulated, [.., partial_rows, head_dim_v].
   float2* states;
   float* partials;
   int64_t partial_rows;
@@ -22,22 +23,26 @@ struct ForwardArguments {
 
 // A sequence of few rows and many keys is split, whatever else the batch holds.
 ATTNEXT_HD int64_t splits_of(const Mask& mask, int64_t num_rows) {
-  return num_rows > 0 && num_rows <= kFewRows && mask.seqlen_k > kSplitKeys
+  return num_rows > 0 && num_rows <= kSplitRows && mask.seqlen_k > kSplitKeys
              ? divide_up(mask.seqlen_k, kSplitKeys)
              : 1;
 }
 
+// Which of the two kernels a sequence takes, whatever else the batch holds.
+ATTNEXT_HD bool has_few_rows(int64_t num_rows) { return num_rows <= kFewRows; }
+
 template <class Shape>
 struct ForwardMemory {
   using Layout = TileLayout<Shape::kHeadDim>;
-  static constexpr uint32_t kQ = 0, kK = Layout::bytes(Shape::kTileQ),
-                            kV = kK + Layout::bytes(Shape::kTileK),
-                            kNormsQ = kV + Layout::bytes(Shape::kTileK),
+  // Stages of k and v follow each other.
+  static constexpr uint32_t kTileBytes = Layout::bytes(Shape::kTileK), kQ = 0,
+                            kStages = Layout::bytes(Shape::kTileQ),
+                            kNormsQ = kStages + Shape::kStages * 2 * kTileBytes,
                             kNormsK = kNormsQ + 4 * Shape::kTileQ,
                             kScales = kNormsK + 4 * Shape::kTileK,
                             kBytes = kScales + 4 * Shape::kTileQ;
   static_assert(kSplitKeys % Shape::kTileK == 0, "a split must end with a tile");
-  static_assert(kBytes <= allowed_bytes(Shape::kHeadDim, kWidestSharedForward, Shape::kBudget),
+  static_assert(kBytes <= bytes_of(Shape::kBudget),
                 "a block must fit the architecture's memory");
 };
 
@@ -71,9 +76,10 @@ template <class Element, class Shape>
 struct ForwardBlock {
   using Memory = ForwardMemory<Shape>;
   static constexpr int kRowFragments = Shape::kRowFragments, kTileK = Shape::kTileK,
-                       kHeadDim = Shape::kHeadDim;
-  using Scores = Accumulator<kRowFragments, kTileK / 8>;
+                       kHeadDim = Shape::kHeadDim, kFragments = Shape::kWarpKeys / 8;
+  using Scores = Accumulator<kRowFragments, kFragments>;
   using Sums = Accumulator<kRowFragments, kHeadDim / 8>;
+  using Queries = RowOperand<kHeadDim, kRowFragments, keeps_rows(kHeadDim, kRowFragments)>;
 
   const ForwardArguments& a;
   int32_t sequence, head_kv;
@@ -84,8 +90,13 @@ struct ForwardBlock {
   // kept in registers across the loop: that spilled 250 bytes at head_dim 128.
   PTX_FN static int thread() { return static_cast<int>(ptx::warp_index()) * 32 + lane(); }
   PTX_FN static int lane() { return static_cast<int>(ptx::lane_index()); }
-  // Of the tile: the warp's first.
-  PTX_FN static int warp_row() { return static_cast<int>(ptx::warp_index()) * Shape::kWarpRows; }
+  // Of the tile: the warp's first row and key.
+  PTX_FN static int warp_row() {
+    return Shape::kSharesKeys ? 0 : static_cast<int>(ptx::warp_index()) * Shape::kWarpRows;
+  }
+  PTX_FN static int warp_key() {
+    return Shape::kSharesKeys ? static_cast<int>(ptx::warp_index()) * Shape::kWarpKeys : 0;
+  }
   PTX_FN Group group() const { return group_of(a.params.problem, sequence, head_kv); }
   PTX_FN int64_t first_row() const { return int64_t{row_tile} * Shape::kTileQ; }
   PTX_FN bool has_cosine() const {
@@ -96,6 +107,7 @@ struct ForwardBlock {
     load_query_rows<Shape::kThreads, Shape::kTileQ, kHeadDim>(
         group(), a.params.problem.q, a.q_has_chunks, ptx::dyn_smem() + Memory::kQ, first_row(),
         thread());
+    ptx::cp_async_commit();
   }
 
   // Of the tile's rows, to base 2: kept in shared memory, as registers are for sums.
@@ -117,28 +129,40 @@ struct ForwardBlock {
             4 * static_cast<uint32_t>(warp_row() + 16 * m + fragment_row(lane(), half)));
   }
 
-  PTX_FN void load_keys(const TensorView& t, bool has_chunks, uint32_t at, int64_t begin) const {
-    load_key_rows<Shape::kThreads, kTileK, kHeadDim>(group(), t, has_chunks, ptx::dyn_smem() + at,
-                                                     begin, thread());
+  // Where the keys of a tile are; its values follow them.
+  PTX_FN static uint32_t stage_of(int32_t key_tile) {
+    return ptx::dyn_smem() + Memory::kStages +
+           stage_offset<Shape::kStages>(key_tile, 2 * Memory::kTileBytes);
+  }
+  PTX_FN void load_tile(int32_t key_tile) const {
+    const Problem& p = a.params.problem;
+    const Group g = group();
+    const int64_t begin = int64_t{key_tile} * kTileK;
+    const uint32_t stage = stage_of(key_tile);
+    load_key_rows<Shape::kThreads, kTileK, kHeadDim>(g, p.k, a.k_has_chunks, stage, begin,
+                                                     thread());
+    load_key_rows<Shape::kThreads, kTileK, kHeadDim>(g, p.v, a.v_has_chunks,
+                                                     stage + Memory::kTileBytes, begin, thread());
     ptx::cp_async_commit();
   }
 
-  PTX_FN void invert_all_norms(bool is_first) const {
+  PTX_FN void invert_all_norms(uint32_t stage, bool is_first) const {
     const uint32_t shared = ptx::dyn_smem();
     if (is_first)
       invert_norms<Element, Shape::kThreads, Shape::kTileQ, kHeadDim>(shared + Memory::kQ, thread(),
                                                                       shared + Memory::kNormsQ);
-    invert_norms<Element, Shape::kThreads, kTileK, kHeadDim>(shared + Memory::kK, thread(),
+    invert_norms<Element, Shape::kThreads, kTileK, kHeadDim>(stage, thread(),
                                                              shared + Memory::kNormsK);
+    ptx::block_sync();  // the norms are there
   }
 
   PTX_FN WarpTile tile_at(const Group& g, int64_t begin) const {
     const int64_t first = first_row() + warp_row();
-    const Span keys = {begin, begin + kTileK};
+    const Span keys = {begin + warp_key(), begin + warp_key() + Shape::kWarpKeys};
     const Span rows = {first, min_of(first + Shape::kWarpRows, g.num_rows)};
     const TileKind kind =
         rows.begin < rows.end ? classify_tile(g.mask, queries_of(g, rows), keys) : TileKind::kSkip;
-    return {first, {begin, min_of(keys.end, g.mask.seqlen_k)}, kind, lane()};
+    return {first, {keys.begin, min_of(keys.end, g.mask.seqlen_k)}, kind, lane()};
   }
 
   // s: raw products in, weights out.
@@ -151,11 +175,13 @@ struct ForwardBlock {
       const Group g = group();
       const WarpTile tile = tile_at(g, begin);
       if (has_cosine())
-        normalise_scores(shared + Memory::kNormsQ, shared + Memory::kNormsK, warp_row(), lane(), s);
+        normalise_scores(shared + Memory::kNormsQ,
+                         shared + Memory::kNormsK + 4 * static_cast<uint32_t>(warp_key()),
+                         warp_row(), lane(), s);
       modify_scores(g, tile, is_scaled, factor, s);
       soften(factor, s, state, o);
       if (g.problem->dropout.probability > 0)
-        for_kept<kRowFragments, kTileK / 8>(g, tile, [&](int m, int j, int i, bool is_kept) {
+        for_kept<kRowFragments, kFragments>(g, tile, [&](int m, int j, int i, bool is_kept) {
           if (!is_kept) s[m][j][i] = 0;
         });
     } else {
@@ -167,37 +193,37 @@ struct ForwardBlock {
     }
   }
 
-  // All keys of `keys`, a tile at a time. k and v have one buffer each: v is loaded while the
-  // scores are computed, the next k while they are used, so that a block takes half the memory of
-  // two stages and two blocks fit where one would.
+  // All keys of `keys`, a tile at a time.
   PTX_FN void run(Span keys, RowState<kRowFragments>& state, Sums& o) const {
-    const Problem& p = a.params.problem;
     if (keys.begin >= keys.end) return;
+    constexpr bool kIsAhead = Shape::kStages > 1;
+    const auto first = static_cast<int32_t>(keys.begin / kTileK),
+               last = static_cast<int32_t>((keys.end - 1) / kTileK);
     load_queries();
-    load_keys(p.k, a.k_has_chunks, Memory::kK, keys.begin);
+    if constexpr (kIsAhead) load_tile(first);
     store_scales();
-    const auto first_tile = static_cast<int32_t>(keys.begin / kTileK),
-               last_tile = static_cast<int32_t>((keys.end - 1) / kTileK);
-#pragma unroll 1
-    for (int32_t key_tile = first_tile; key_tile <= last_tile; ++key_tile) {
-      const int64_t begin = int64_t{key_tile} * kTileK;
-      ptx::cp_async_wait<0>();
-      ptx::block_sync();  // k is there, and nobody reads the last v any more
-      load_keys(p.v, a.v_has_chunks, Memory::kV, begin);
-      const TileKind kind = tile_at(group(), begin).kind;
-      Scores s;
-      clear(s);
-      if (kind != TileKind::kSkip)
-        multiply_rows<Element, kHeadDim>(ptx::dyn_smem() + Memory::kQ, warp_row(),
-                                         ptx::dyn_smem() + Memory::kK, lane(), s);
-      if (has_cosine()) invert_all_norms(key_tile == first_tile);
-      ptx::cp_async_wait<0>();
-      ptx::block_sync();  // v is there, and nobody reads k any more
-      if (key_tile < last_tile) load_keys(p.k, a.k_has_chunks, Memory::kK, begin + kTileK);
-      if (kind == TileKind::kSkip) continue;
-      soften_scores(kind, begin, s, state, o);
-      multiply_weights<Element>(s, ptx::dyn_smem() + Memory::kV, lane(), o);
-    }
+    ptx::cp_async_wait<kIsAhead>();
+    ptx::block_sync();  // q is there
+    Queries q;
+    q.keep(ptx::dyn_smem() + Memory::kQ, warp_row(), lane());
+    walk_tiles<Shape::kStages>(
+        first, last, [&](int32_t tile) { load_tile(tile); },
+        [&](int32_t tile) { multiply_tile(q, tile, tile == first, state, o); });
+  }
+
+  PTX_FN void multiply_tile(const Queries& q, int32_t key_tile, bool is_first,
+                            RowState<kRowFragments>& state, Sums& o) const {
+    const int64_t begin = int64_t{key_tile} * kTileK;
+    const uint32_t skipped = static_cast<uint32_t>(Memory::Layout::bytes(warp_key()));
+    if (has_cosine()) invert_all_norms(stage_of(key_tile), is_first);
+    const TileKind kind = tile_at(group(), begin).kind;
+    if (kind == TileKind::kSkip) return;
+    Scores s;
+    clear(s);
+    multiply_rows<Element>(q, ptx::dyn_smem() + Memory::kQ, warp_row(),
+                           stage_of(key_tile) + skipped, lane(), s);
+    soften_scores(kind, begin, s, state, o);
+    multiply_weights<Element>(s, stage_of(key_tile) + Memory::kTileBytes + skipped, lane(), o);
   }
 };
 

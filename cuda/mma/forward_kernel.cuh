@@ -51,11 +51,65 @@ PTX_FN void store_partial(const ForwardArguments& a, const Group& g, int64_t spl
   }
 }
 
+// A warp's state and sums in shared memory, `step` bytes between those of a lane, joined to another's.
+template <class Shape>
+PTX_FN void join_state(uint32_t at, uint32_t step, RowState<1>& state,
+                       Accumulator<1, Shape::kHeadDim / 8>& o) {
+  const float4 other = ptx::ld_shared<float4>(at);
+  const float maxima[2] = {other.x, other.y}, sums[2] = {other.z, other.w};
+  float mine[2], its[2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const float before = state.row_max[0][half], both = fmaxf(before, maxima[half]);
+    mine[half] = state_weight<FloatMath>(before, both);
+    its[half] = state_weight<FloatMath>(maxima[half], both);
+    state.row_max[0][half] = both;
+    state.row_sum[0][half] = state.row_sum[0][half] * mine[half] + sums[half] * its[half];
+  }
+#pragma unroll
+  for (int j = 0; j < Shape::kHeadDim / 8; ++j) {
+    const float4 x = ptx::ld_shared<float4>(at + (j + 1) * step);
+    o[0][j][0] = o[0][j][0] * mine[0] + x.x * its[0];
+    o[0][j][1] = o[0][j][1] * mine[0] + x.y * its[0];
+    o[0][j][2] = o[0][j][2] * mine[1] + x.z * its[1];
+    o[0][j][3] = o[0][j][3] * mine[1] + x.w * its[1];
+  }
+}
+
+// The warps of a block have seen different keys: what they have joins the first one's, in the order
+// of the warps. True for the one that has it all.
+template <class Shape>
+PTX_FN bool join_warps(RowState<1>& state, Accumulator<1, Shape::kHeadDim / 8>& o) {
+  using Memory = ForwardMemory<Shape>;
+  constexpr int kFragments = Shape::kHeadDim / 8;
+  constexpr uint32_t kStep = 32 * sizeof(float4), kWarpBytes = kStep * (kFragments + 1);
+  static_assert((Shape::kWarps - 1) * kWarpBytes <= Shape::kStages * 2 * Memory::kTileBytes);
+  const uint32_t warp = ptx::warp_index();
+  uint32_t at = ptx::dyn_smem() + Memory::kStages + ptx::lane_index() * sizeof(float4);
+  ptx::block_sync();  // nobody reads keys any more
+  if (warp > 0) {
+    at += (warp - 1) * kWarpBytes;
+    ptx::st_shared(at, make_float4(state.row_max[0][0], state.row_max[0][1], state.row_sum[0][0],
+                                   state.row_sum[0][1]));
+#pragma unroll
+    for (int j = 0; j < kFragments; ++j)
+      ptx::st_shared(at + (j + 1) * kStep,
+                     make_float4(o[0][j][0], o[0][j][1], o[0][j][2], o[0][j][3]));
+  }
+  ptx::block_sync();  // what they have is there
+  if (warp > 0) return false;
+#pragma unroll 1
+  for (int other = 1; other < Shape::kWarps; ++other, at += kWarpBytes)
+    join_state<Shape>(at, kStep, state, o);
+  return true;
+}
+
 template <class Element, class Shape>
 PTX_FN void run_forward_block(const ForwardArguments& a) {
   const Place place = place_of(a.params.problem, a.items);
   if (place.sequence >= a.params.problem.batch) return;
   const Group start = group_of(a.params.problem, place.sequence, place.head_kv);
+  if (has_few_rows(start.num_rows) != Shape::kSharesKeys) return;
   const ForwardItem item = forward_item<Shape>(start, place.index);
   if (!item.is_there) return;
   const auto block = forward_block<Element, Shape>(a, start, item.first_row);
@@ -64,6 +118,8 @@ PTX_FN void run_forward_block(const ForwardArguments& a) {
   reset(state);
   clear(o);
   block.run(item.keys, state, o);
+  if constexpr (Shape::kSharesKeys)
+    if (!join_warps<Shape>(state, o)) return;
   const Group g = block.group();
   const WarpTile tile = block.tile_at(g, 0);
 #pragma unroll

@@ -17,40 +17,62 @@ struct BackwardArguments {
   double* row_sums;               // by workspace_row, kNumRowSums each; null where not wanted
 };
 
-// What the scores and gradients of a lane's two rows depend on.
-struct GradientRows {
-  Position at[2];
-  float scale[2];     // of scores, to base 2
-  float ds_scale[2];  // relative to the group's largest
-  float lse_log2[2], delta[2];
+// What the scores and gradients of a row depend on.
+struct GradientRow {
+  Position at;
+  float scale;     // of scores, to base 2
+  float ds_scale;  // relative to the group's largest
+  float lse_log2, delta;
 };
 
-// The largest magnitude among a group's scales: ds is rounded to 16 bits relative to it, and the
-// sums are multiplied by it, so that a small scale costs float16 no digits.
-PTX_FN float reference_scale(const Group& g) {
+// Of a group's heads.
+struct Scales {
+  // The largest magnitude: ds is rounded to 16 bits relative to it, and the sums are multiplied by
+  // it, so that a small scale costs float16 no digits.
+  float reference;
+  float common;  // what all have, to base 2; 0 where they differ
+};
+
+PTX_FN Scales scales_of(const Group& g) {
+  const double* scale = g.problem->scale + g.first_head;
   double largest = 0;
-  for (int64_t i = 0; i < g.num_heads; ++i)
-    largest = fmax(largest, fabs(g.problem->scale[g.first_head + i]));
-  return largest > 0 ? static_cast<float>(largest) : 1.f;
+  bool differ = false;
+  for (int64_t i = 0; i < g.num_heads; ++i) {
+    largest = fmax(largest, fabs(scale[i]));
+    differ |= scale[i] != scale[0];
+  }
+  return {largest > 0 ? static_cast<float>(largest) : 1.f,
+          differ ? 0.f : static_cast<float>(scale[0] * kLog2E)};
 }
 
-// Rows that do not exist have an lse of +infinity: their p is 0.
-PTX_FN GradientRows gradient_rows(const BackwardArguments& a, const Group& g, int64_t first_row,
-                                  int lane, float reference) {
-  GradientRows r;
-  const WarpTile tile = {first_row, {0, 0}, TileKind::kSkip, lane};
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const bool exists = first_row + fragment_row(lane, half) < g.num_rows;
-    r.at[half] = position_of(g, max_of(row_of(g, tile, 0, half), 0));
-    const double scale = g.problem->scale[r.at[half].head];
-    r.scale[half] = static_cast<float>(scale * kLog2E);
-    r.ds_scale[half] = static_cast<float>(scale) / reference;
-    const int64_t row = workspace_row(g, r.at[half]);
-    r.lse_log2[half] = exists ? ptx::ld_global(a.lse_log2 + row) : -negative_infinity();
-    r.delta[half] = exists ? ptx::ld_global(a.delta + row) : 0.f;
-  }
+// Of a row that exists, with all but its lse and delta.
+PTX_FN GradientRow scaled_row(const Group& g, Position at, const Scales& scales) {
+  if (scales.common != 0) return {at, scales.common, copysignf(1, scales.common), 0, 0};
+  const double scale = g.problem->scale[at.head];
+  return {at, static_cast<float>(scale * kLog2E), static_cast<float>(scale) / scales.reference, 0,
+          0};
+}
+
+// A row that does not exist repeats the last one, with an lse of +infinity: its p is 0.
+PTX_FN GradientRow gradient_row(const BackwardArguments& a, const Group& g, int64_t row,
+                                const Scales& scales) {
+  const bool exists = row < g.num_rows;
+  GradientRow r = scaled_row(g, position_of(g, max_of(min_of(row, g.num_rows - 1), 0)), scales);
+  const int64_t at = workspace_row(g, r.at);
+  r.lse_log2 = exists ? ptx::ld_global(a.lse_log2 + at) : -negative_infinity();
+  r.delta = exists ? ptx::ld_global(a.delta + at) : 0.f;
   return r;
+}
+
+// What one element of the owner's side sees of the other: [begin, end), in fragment columns from
+// the lane's first on.
+struct Window {
+  int begin, end;
+  PTX_FN bool has(int column) const { return column >= begin && column < end; }
+};
+PTX_FN Window window_of(Span visible, int64_t first, int columns) {
+  return {static_cast<int>(clamp_to(visible.begin - first, 0, columns)),
+          static_cast<int>(clamp_to(visible.end - first, 0, columns))};
 }
 
 // One pair of query and key.
@@ -77,10 +99,10 @@ PTX_FN float pair_distance(const Group& g, Position at, int64_t first_key, int k
 // The score of a pair to base 2, -infinity where masked, and the softcap's slope. `key` counts from
 // `first_key`.
 template <bool kHasOptions>
-PTX_FN float pair_score(const Group& g, const WarpTile& tile, Position at, float scale,
-                        int64_t first_key, int key, float raw, float* slope) {
+PTX_FN float pair_score(const Group& g, const GradientRow& row, int64_t first_key, int key,
+                        bool is_visible, float raw, float* slope) {
   const Problem& p = *g.problem;
-  float score = raw * scale;
+  float score = raw * row.scale;
   *slope = 1;
   if constexpr (kHasOptions) {
     if (p.softcap > 0) {
@@ -88,51 +110,43 @@ PTX_FN float pair_score(const Group& g, const WarpTile& tile, Position at, float
       *slope = softcap_slope<FloatMath>(score, cap);
       score = softcap<FloatMath>(score, cap);
     }
-    const bool exists = first_key + key < tile.keys.end;
-    if (is_present(p.bias) && exists) {
-      const float b = pair_bias(g, at, first_key + key);
+    if (is_present(p.bias) && is_visible) {
+      const float b = pair_bias(g, row.at, first_key + key);
       score = b == negative_infinity() ? b : score + b * static_cast<float>(kLog2E);
     }
-    if (p.alibi_slopes) score -= slope_of(g, at.head) * pair_distance(g, at, first_key, key);
-    if (is_present(p.mask) && exists && is_masked_by_tensor(g, at, first_key + key))
+    if (p.alibi_slopes)
+      score -= slope_of(g, row.at.head) * pair_distance(g, row.at, first_key, key);
+    if (is_present(p.mask) && is_visible && is_masked_by_tensor(g, row.at, first_key + key))
       score = negative_infinity();
   }
-  if (tile.kind == TileKind::kPartial) {
-    const Span visible = visible_keys(g.mask, at.query);
-    if (first_key + key < visible.begin || first_key + key >= visible.end)
-      score = negative_infinity();
-  }
-  return score;
+  return is_visible ? score : negative_infinity();
 }
 
-// ds = p (m dp - delta), m the dropout factor.
+// ds = p (m dp - delta).
 template <bool kHasOptions>
-PTX_FN PairGradient differentiate_pair(const Group& g, const WarpTile& tile,
-                                       const GradientRows& rows, int half, int64_t first_key,
-                                       int key, float raw, float dropped_dp) {
+PTX_FN PairGradient differentiate_pair(const Group& g, const GradientRow& row, int64_t first_key,
+                                       int key, bool is_visible, float raw, float dropped_dp) {
   PairGradient r;
-  const float score = pair_score<kHasOptions>(g, tile, rows.at[half], rows.scale[half], first_key,
-                                              key, raw, &r.slope);
-  r.p = ptx::ex2(score - rows.lse_log2[half]);
+  const float score =
+      pair_score<kHasOptions>(g, row, first_key, key, is_visible, raw, &r.slope);
+  r.p = ptx::ex2(score - row.lse_log2);
   // A masked pair has no gradient even where its value or key is not finite.
-  r.ds = score == negative_infinity() ? 0 : score_gradient(r.p, dropped_dp, rows.delta[half]);
+  r.ds = score == negative_infinity() ? 0 : score_gradient(r.p, dropped_dp, row.delta);
   r.raw = raw * r.slope;
   return r;
 }
 
-using RowSums = float[2][kNumRowSums];
-
-PTX_FN void add_row_sums(const Group& g, const GradientRows& rows, int half, int64_t first_key,
-                         int key, const PairGradient& pair, RowSums& sums) {
+PTX_FN void add_row_sums(const Group& g, const GradientRow& row, int64_t first_key, int key,
+                         const PairGradient& pair, float (&sums)[kNumRowSums]) {
   if (pair.p == 0) return;  // a masked key may hold anything
-  sums[half][kDs] += pair.ds;
-  sums[half][kMass] += pair.p;
-  sums[half][kScaleDs] += pair.ds * pair.raw;
-  sums[half][kScaleMass] += pair.p * pair.raw;
+  sums[kDs] += pair.ds;
+  sums[kMass] += pair.p;
+  sums[kScaleDs] += pair.ds * pair.raw;
+  sums[kScaleMass] += pair.p * pair.raw;
   if (!g.problem->alibi_slopes) return;
-  const float distance = pair_distance(g, rows.at[half], first_key, key);
-  sums[half][kSlopeDs] -= pair.ds * distance;
-  sums[half][kSlopeMass] -= pair.p * distance;
+  const float distance = pair_distance(g, row.at, first_key, key);
+  sums[kSlopeDs] -= pair.ds * distance;
+  sums[kSlopeMass] -= pair.p * distance;
 }
 
 }  // namespace attnext::cuda::mma

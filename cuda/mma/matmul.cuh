@@ -20,18 +20,46 @@ PTX_FN void clear(Accumulator<kRowFragments, kFragments>& x) {
       for (int i = 0; i < 4; ++i) x[m][j][i] = 0;
 }
 
-// s += a bT: rows first_row.. of tile `a` against the rows of tile `b`, both kDepth wide.
-template <class Element, int kDepth, int kRowFragments, int kFragments>
-PTX_FN void multiply_rows(uint32_t a, int first_row, uint32_t b, int lane,
+// Rows of a tile as the left operand of a warp's products, kDepth wide: in registers for the life of
+// the block where kIsKept, else read again for every product.
+template <int kDepth, int kRowFragments, bool kIsKept>
+struct RowOperand {
+  uint32_t kept[kIsKept ? kDepth / 16 : 1][kRowFragments][4];
+
+  PTX_FN static void load(uint32_t tile, int first_row, int lane, int k,
+                          uint32_t (&rows)[kRowFragments][4]) {
+#pragma unroll
+    for (int m = 0; m < kRowFragments; ++m)
+      ptx::ldmatrix_x4(rows[m], tile + TileLayout<kDepth>::chunk(first_row + 16 * m + lane % 16,
+                                                                 2 * k + lane / 16));
+  }
+  // Once the tile is there.
+  PTX_FN void keep(uint32_t tile, int first_row, int lane) {
+    if constexpr (kIsKept) {
+#pragma unroll
+      for (int k = 0; k < kDepth / 16; ++k) load(tile, first_row, lane, k, kept[k]);
+    }
+  }
+  PTX_FN void get(uint32_t tile, int first_row, int lane, int k,
+                  uint32_t (&rows)[kRowFragments][4]) const {
+    if constexpr (!kIsKept) return load(tile, first_row, lane, k, rows);
+#pragma unroll
+    for (int m = 0; m < kRowFragments; ++m)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) rows[m][i] = kept[kIsKept ? k : 0][m][i];
+  }
+};
+
+// s += a bT: rows first_row.. of tile `a`, which `rows_of` is of, against the rows of tile `b`.
+template <class Element, int kDepth, int kRowFragments, bool kIsKept, int kFragments>
+PTX_FN void multiply_rows(const RowOperand<kDepth, kRowFragments, kIsKept>& rows_of, uint32_t a,
+                          int first_row, uint32_t b, int lane,
                           Accumulator<kRowFragments, kFragments>& s) {
   using Layout = TileLayout<kDepth>;
 #pragma unroll
   for (int k = 0; k < kDepth / 16; ++k) {
     uint32_t rows[kRowFragments][4];
-#pragma unroll
-    for (int m = 0; m < kRowFragments; ++m)
-      ptx::ldmatrix_x4(rows[m],
-                       a + Layout::chunk(first_row + 16 * m + lane % 16, 2 * k + lane / 16));
+    rows_of.get(a, first_row, lane, k, rows);
 #pragma unroll
     for (int j = 0; j < kFragments / 2; ++j) {
       uint32_t columns[4];
@@ -72,43 +100,6 @@ PTX_FN void multiply_weights(const Accumulator<kRowFragments, kFragments>& p, ui
       }
     }
   }
-}
-
-// c += aT b: columns first_column.. of tile `a`, kColumns wide, over its kRows rows, against the
-// same rows of tile `b`.
-template <class Element, int kRows, int kColumns, int kColumnFragments>
-PTX_FN void multiply_columns(uint32_t a, int first_column, uint32_t b, int lane,
-                             Accumulator<1, kColumnFragments>& c) {
-  using LayoutA = TileLayout<kColumns>;
-  using LayoutB = TileLayout<8 * kColumnFragments>;
-#pragma unroll
-  for (int k = 0; k < kRows / 16; ++k) {
-    uint32_t rows[4];
-    ptx::ldmatrix_x4_trans(rows, a + LayoutA::chunk(16 * k + lane % 8 + lane / 16 * 8,
-                                                    first_column / 8 + lane / 8 % 2));
-#pragma unroll
-    for (int j = 0; j < kColumnFragments / 2; ++j) {
-      uint32_t columns[4];
-      ptx::ldmatrix_x4_trans(columns, b + LayoutB::chunk(16 * k + lane % 16, 2 * j + lane / 16));
-      Element::multiply(c[0][2 * j], rows, columns[0], columns[1]);
-      Element::multiply(c[0][2 * j + 1], rows, columns[2], columns[3]);
-    }
-  }
-}
-
-// A warp's fragments, rounded to 16 bits, to rows first_row.., columns first_column.. of a tile in
-// shared memory, kColumns wide.
-template <class Element, int kColumns, int kFragments>
-PTX_FN void store_fragments(const Accumulator<1, kFragments>& x, int first_row, int first_column,
-                            int lane, uint32_t tile) {
-  using Layout = TileLayout<kColumns>;
-#pragma unroll
-  for (int j = 0; j < kFragments; ++j)
-#pragma unroll
-    for (int half = 0; half < 2; ++half)
-      ptx::st_shared(tile + Layout::element(first_row + fragment_row(lane, half),
-                                            first_column + 8 * j + fragment_column(lane)),
-                     Element::pack(x[0][j][2 * half], x[0][j][2 * half + 1]));
 }
 
 }  // namespace attnext::cuda::mma
