@@ -39,8 +39,7 @@ void start_products(BackwardArguments& a, Launch& launch) {
     launch.check(launch_backward_queries<Element, kWidth, kBudget, kFeatures>(
                      a, grid_of(groups * a.items), launch.stream),
                  "mma backward_queries_kernel");
-  a.items =
-      divide_up(p.seqlen_k, BackwardShape<kWidth, kBudget, kFeatures, Owner::kKeys>::kOwned);
+  a.items = divide_up(p.seqlen_k, BackwardShape<kWidth, kBudget, kFeatures, Owner::kKeys>::kOwned);
   if (a.items == 0 || !launch.status().is_ok()) return;
   const auto start = [&](auto wanted) {
     launch.check(launch_backward_keys<Element, kWidth, kBudget, kFeatures, wanted.value>(

@@ -10,16 +10,16 @@
 
 namespace attnext::cuda::mma {
 
+// In shared memory: q and dout, or k and v, of what the block owns; stages of the others; their lse
+// and delta, if they are queries, in stages too; inverse norms.
 template <class Shape>
 struct BackwardMemory {
   using Layout = TileLayout<Shape::kHeadDim>;
   static constexpr uint32_t kOwnedBytes = Layout::bytes(Shape::kOwned),
                             kWalkedBytes = Layout::bytes(Shape::kWalked),
-                            // q or k, then dout or v; of the other side a stage after the other.
-      kOwn = 0, kOwnOther = kOwnedBytes, kStages = 2 * kOwnedBytes,
-                            // lse and delta of the rows that are walked along, likewise.
-      kConstants = kStages + Shape::kStages * 2 * kWalkedBytes,
-                            kConstantBytes = 4 * Shape::kWalked,
+                            kConstantBytes = 4 * Shape::kWalked;
+  static constexpr uint32_t kOwn = 0, kStages = kOwn + 2 * kOwnedBytes,
+                            kConstants = kStages + Shape::kStages * 2 * kWalkedBytes,
                             kNormsOwn = kConstants + Shape::kStages * 2 * kConstantBytes,
                             kNormsWalked = kNormsOwn + 4 * Shape::kOwned,
                             kBytes = kNormsWalked + 4 * Shape::kWalked;
@@ -29,8 +29,8 @@ struct BackwardMemory {
 template <class Element, class Shape>
 struct BackwardBlock {
   using Memory = BackwardMemory<Shape>;
-  static constexpr int kOwned = Shape::kOwned, kWalked = Shape::kWalked,
-                       kScored = Shape::kScored, kHeadDim = Shape::kHeadDim, kRowFragments = Shape::kRowFragments;
+  static constexpr int kOwned = Shape::kOwned, kWalked = Shape::kWalked, kScored = Shape::kScored,
+                       kHeadDim = Shape::kHeadDim, kRowFragments = Shape::kRowFragments;
   static constexpr bool kOwnsKeys = Shape::kOwnsKeys;
   using Sums = Accumulator<kRowFragments, kHeadDim / 8>;
   using Scores = Accumulator<kRowFragments, kScored / 8>;
@@ -40,7 +40,7 @@ struct BackwardBlock {
   const BackwardArguments& a;
   int32_t sequence, head_kv;  // a group is read again for every tile: registers are for sums
   Scales scales;
-  int64_t first_owned;        // row of the group, or key
+  int64_t first_owned;  // row of the group, or key
 
   PTX_FN static int thread() { return static_cast<int>(ptx::thread_index().x); }
   PTX_FN static int lane() { return static_cast<int>(ptx::lane_index()); }
@@ -202,8 +202,8 @@ struct BackwardBlock {
     rows[0].delta = delta.x, rows[1].delta = delta.y;
   }
 
-  // s <- the weights that met the values, dp <- ds by the raw products, relative to the reference of scales.
-  // `mine`: the lane's rows of the group, where the block owns them.
+  // s <- the weights that met the values, dp <- ds by the raw products, relative to the reference
+  // of scales. `mine`: the lane's rows of the group, where the block owns them.
   PTX_FN void differentiate(int32_t step, const GradientRow (&mine)[kRowFragments][2],
                             RowSums* sums, Scores& s, Scores& dp) const {
     const Group g = group();
@@ -212,7 +212,6 @@ struct BackwardBlock {
     for (int m = 0; m < kRowFragments; ++m) {
       const int64_t own = first_owned + warp_row() + 16 * m + fragment_row(lane(), 0);
       const Window windows[2] = {window(g, own, first), window(g, own + 8, first)};
-      const int64_t first_key = kOwnsKeys ? own : first;
 #pragma unroll
       for (int j = 0; j < kScored / 8; ++j) {
         GradientRow rows[2];
@@ -220,22 +219,29 @@ struct BackwardBlock {
           read_rows(g, step, j, rows);
         else
           rows[0] = mine[m][0], rows[1] = mine[m][1];
-        float factors[4];
-        draw_factors(g, rows, first_owned + warp_row() + 16 * m, step, j, factors);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int half = i / 2, column = 8 * j + i % 2;
-          const GradientRow& row = rows[kOwnsKeys ? i % 2 : half];
-          const int key = kOwnsKeys ? 8 * half : column;
-          float raw = s[m][j][i], norm = 1;
-          if (has_cosine()) raw *= inverse_norms(step, m, half, column, &norm);
-          const PairGradient pair = differentiate_pair<Shape::kHasOptions>(
-              g, row, first_key, key, windows[half].has(column), raw, dp[m][j][i] * factors[i]);
-          if (Shape::kHasOptions && sums) add_row_sums(g, row, first_key, key, pair, (*sums)[m][half]);
-          s[m][j][i] = pair.p * factors[i];
-          dp[m][j][i] = pair.ds * (pair.slope * row.ds_scale * norm);
-        }
+        differentiate_fragment(g, step, m, j, rows, windows, kOwnsKeys ? own : first, sums, s[m][j],
+                               dp[m][j]);
       }
+    }
+  }
+
+  PTX_FN void differentiate_fragment(const Group& g, int32_t step, int m, int j,
+                                     const GradientRow (&rows)[2], const Window (&windows)[2],
+                                     int64_t first_key, RowSums* sums, float (&s)[4],
+                                     float (&dp)[4]) const {
+    float factors[4];
+    draw_factors(g, rows, first_owned + warp_row() + 16 * m, step, j, factors);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int half = i / 2, column = 8 * j + i % 2, key = kOwnsKeys ? 8 * half : column;
+      const GradientRow& row = rows[kOwnsKeys ? i % 2 : half];
+      float raw = s[i], norm = 1;
+      if (has_cosine()) raw *= inverse_norms(step, m, half, column, &norm);
+      const PairGradient pair = differentiate_pair<Shape::kHasOptions>(
+          g, row, first_key, key, windows[half].has(column), raw, dp[i] * factors[i]);
+      if (Shape::kHasOptions && sums) add_row_sums(g, row, first_key, key, pair, (*sums)[m][half]);
+      s[i] = pair.p * factors[i];
+      dp[i] = pair.ds * (pair.slope * row.ds_scale * norm);
     }
   }
 
@@ -251,9 +257,8 @@ struct BackwardBlock {
     const int64_t head[2] = {first_head + rows[0].at.head, first_head + rows[1].at.head},
                   query[2] = {rows[0].at.query, rows[1].at.query};
     const int64_t key_block = (int64_t{step} * kScored + 8 * j) / 4 + lane() % 4 / 2;
-    const LaneWords drawn =
-        kOwnsKeys ? draw_words_of_columns(dropout, head, query, own / 4, lane())
-                  : draw_words(dropout, head, query, key_block, lane());
+    const LaneWords drawn = kOwnsKeys ? draw_words_of_columns(dropout, head, query, own / 4, lane())
+                                      : draw_words(dropout, head, query, key_block, lane());
     const uint64_t threshold = drop_threshold(dropout.probability);
     const float kept = kept_factor(dropout);
 #pragma unroll
@@ -265,7 +270,8 @@ struct BackwardBlock {
     const uint32_t shared = ptx::dyn_smem();
     const int own = warp_row() + 16 * m + fragment_row(lane(), half);
     const int other = step % kSteps * kScored + fragment_column(lane()) + column;
-    *walked = ptx::ld_shared<float>(shared + Memory::kNormsWalked + 4 * static_cast<uint32_t>(other));
+    *walked =
+        ptx::ld_shared<float>(shared + Memory::kNormsWalked + 4 * static_cast<uint32_t>(other));
     return *walked *
            ptx::ld_shared<float>(shared + Memory::kNormsOwn + 4 * static_cast<uint32_t>(own));
   }

@@ -1,6 +1,6 @@
 // dk and dv: one block a tile of keys, over all rows of the group that see them, so that the heads
-// of a group are added up in registers. Four products: s, dp, dv, dk; scores are transposed, keys by
-// rows, so that weights are the left operand of dv and dk as they come.
+// of a group are added up in registers. Four products: s, dp, dv, dk; scores are transposed, keys
+// by rows, so that weights are the left operand of dv and dk as they come.
 #pragma once
 
 #include "mma/backward.cuh"
@@ -74,7 +74,7 @@ PTX_FN void run_keys_block(const BackwardArguments& a) {
 }
 
 template <class Element, class Shape, KeyGradients kWanted>
-__global__ void __launch_bounds__(Shape::kThreads)
+__global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
     backward_keys_kernel(const __grid_constant__ BackwardArguments a) {
   if constexpr (is_compiled(Shape::kBudget)) run_keys_block<Element, Shape, kWanted>(a);
 }

@@ -83,7 +83,7 @@ PTX_FN void run_queries_block(const BackwardArguments& a) {
 }
 
 template <class Element, class Shape>
-__global__ void __launch_bounds__(Shape::kThreads)
+__global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
     backward_queries_kernel(const __grid_constant__ BackwardArguments a) {
   if constexpr (is_compiled(Shape::kBudget)) run_queries_block<Element, Shape>(a);
 }

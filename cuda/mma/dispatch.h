@@ -11,8 +11,8 @@
 
 namespace attnext::cuda::mma {
 
-// The first instance of a list that holds `head_dim`, has `features` (or the options beside them) and runs on the
-// device; null: there is none.
+// The first instance of a list that holds `head_dim`, has `features` (or the options beside them)
+// and runs on the device; null: there is none.
 template <size_t kCount>
 const Instance* find_instance(const Instance (&instances)[kCount], int64_t head_dim,
                               Features features, const Device& device) {

@@ -35,8 +35,8 @@ PTX_FN uint32_t pick(const uint32_t (&words)[4], int i) {
 }
 
 // The same where fragments have keys for rows, their first a multiple of 4 and in `key_block`: of
-// the words of a lane's two keys in two columns. A counter's keys lie in four lanes, which have four
-// counters between them; each draws one and hands on what is the others'.
+// the words of a lane's two keys in two columns. A counter's keys lie in four lanes, which have
+// four counters between them; each draws one and hands on what is the others'.
 PTX_FN LaneWords draw_words_of_columns(const Dropout& dropout, const int64_t (&head)[2],
                                        const int64_t (&query)[2], int64_t key_block, int lane) {
   const int mine = lane / 4 % 4;  // the key in its block, and the counter: 2 half + column

@@ -42,8 +42,7 @@ struct ForwardMemory {
                             kScales = kNormsK + 4 * Shape::kTileK,
                             kBytes = kScales + 4 * Shape::kTileQ;
   static_assert(kSplitKeys % Shape::kTileK == 0, "a split must end with a tile");
-  static_assert(kBytes <= bytes_of(Shape::kBudget),
-                "a block must fit the architecture's memory");
+  static_assert(kBytes <= bytes_of(Shape::kBudget), "a block must fit the architecture's memory");
 };
 
 // One block's part of the problem.
@@ -79,7 +78,7 @@ struct ForwardBlock {
                        kHeadDim = Shape::kHeadDim, kFragments = Shape::kWarpKeys / 8;
   using Scores = Accumulator<kRowFragments, kFragments>;
   using Sums = Accumulator<kRowFragments, kHeadDim / 8>;
-  using Queries = RowOperand<kHeadDim, kRowFragments, keeps_rows(kHeadDim, kRowFragments)>;
+  using Queries = RowOperand<kHeadDim, kRowFragments, Shape::kKeepsRows>;
 
   const ForwardArguments& a;
   int32_t sequence, head_kv;

@@ -51,7 +51,8 @@ PTX_FN void store_partial(const ForwardArguments& a, const Group& g, int64_t spl
   }
 }
 
-// A warp's state and sums in shared memory, `step` bytes between those of a lane, joined to another's.
+// A warp's state and sums in shared memory, `step` bytes between those of a lane, joined to
+// another's.
 template <class Shape>
 PTX_FN void join_state(uint32_t at, uint32_t step, RowState<1>& state,
                        Accumulator<1, Shape::kHeadDim / 8>& o) {
@@ -138,7 +139,7 @@ PTX_FN void run_forward_block(const ForwardArguments& a) {
 }
 
 template <class Element, class Shape>
-__global__ void __launch_bounds__(Shape::kThreads)
+__global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
     forward_kernel(const __grid_constant__ ForwardArguments a) {
   if constexpr (is_compiled(Shape::kBudget)) run_forward_block<Element, Shape>(a);
 }

@@ -127,8 +127,7 @@ template <bool kHasOptions>
 PTX_FN PairGradient differentiate_pair(const Group& g, const GradientRow& row, int64_t first_key,
                                        int key, bool is_visible, float raw, float dropped_dp) {
   PairGradient r;
-  const float score =
-      pair_score<kHasOptions>(g, row, first_key, key, is_visible, raw, &r.slope);
+  const float score = pair_score<kHasOptions>(g, row, first_key, key, is_visible, raw, &r.slope);
   r.p = ptx::ex2(score - row.lse_log2);
   // A masked pair has no gradient even where its value or key is not finite.
   r.ds = score == negative_infinity() ? 0 : score_gradient(r.p, dropped_dp, row.delta);

@@ -20,8 +20,8 @@ PTX_FN void clear(Accumulator<kRowFragments, kFragments>& x) {
       for (int i = 0; i < 4; ++i) x[m][j][i] = 0;
 }
 
-// Rows of a tile as the left operand of a warp's products, kDepth wide: in registers for the life of
-// the block where kIsKept, else read again for every product.
+// Rows of a tile as the left operand of a warp's products, kDepth wide: in registers for the life
+// of the block where kIsKept, else read again for every product.
 template <int kDepth, int kRowFragments, bool kIsKept>
 struct RowOperand {
   uint32_t kept[kIsKept ? kDepth / 16 : 1][kRowFragments][4];

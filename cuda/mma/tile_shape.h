@@ -40,6 +40,17 @@ constexpr int kFragmentRows = 16;
 // fragment holds; the warps of a block share the keys of a tile instead of its rows.
 enum class Features { kPlain, kOptions, kFewRows };
 
+// Blocks that a multiprocessor is to have registers for: as many as leave a thread all it can have.
+// Left to choose, the compiler made room for more and spilled.
+constexpr int blocks_of(int threads) { return 256 / threads; }
+
+// Few rows take 16 keys a warp, so that the warps' products keep up with memory: a multiprocessor
+// of an H200 receives 36 KB a microsecond (4.8 TB/s over 132), and one warp alone needs about that
+// long for the 32 KB of 64 keys at width 128. A block has 32 KB in flight (16 KB at width 64), and
+// three blocks (four) 96 KB (64): twice what a latency of a microsecond asks for. Computed, not
+// measured.
+constexpr int blocks_of_few_rows(int head_dim) { return head_dim > 64 ? 3 : 4; }
+
 // Rows of a query tile, as warps x fragments, and keys of a key tile. q, k and v share one width:
 // a narrower head_dim_v costs products with zeros.
 template <int kHeadDim_, Budget kBudget_, Features kFeatures_, int kWarps_, int kRowFragments_,
@@ -55,6 +66,13 @@ struct Shape {
   static constexpr int kTileQ = kSharesKeys ? kWarpRows : kWarps * kWarpRows;
   static constexpr int kTileK = kTileK_;
   static constexpr int kWarpKeys = kSharesKeys ? kTileK / kWarps : kTileK;
+  static constexpr int kMinBlocks = kSharesKeys && kBudget != Budget::kTuring
+                                        ? blocks_of_few_rows(kHeadDim)
+                                        : blocks_of(kThreads);
+  // Queries stay in registers as the left operand of products: kHeadDim x fragments / 4 of them.
+  // More spilled next to the sums, as did 32 of a thread's 168 where three blocks share a
+  // multiprocessor.
+  static constexpr bool kKeepsRows = kHeadDim * kRowFragments <= (kSharesKeys ? 64 : 128);
   static constexpr int kStages = stages_of(kBudget);
   static_assert(kHeadDim % 32 == 0 && kWarpKeys % 16 == 0, "fragments are 16 wide");
 };
@@ -76,11 +94,6 @@ constexpr int forward_tile_k(int head_dim, Budget budget, Features features) {
   if (features == Features::kFewRows) return head_dim > 128 ? 32 : 64;
   return head_dim > 128 ? 32 : head_dim == 128 && budget != Budget::kTuring ? 48 : 64;
 }
-// Few rows take 16 keys a warp, so that the warps' products keep up with memory: a multiprocessor
-// of an H200 receives 36 KB a microsecond (4.8 TB/s over 132), and one warp alone needs about that
-// long for the 32 KB of 64 keys at width 128. A block has 32 KB in flight (16 KB at width 64), and
-// shared memory holds three blocks of widths 128 and 256 and six of 64: 96 KB in flight, twice what
-// a latency of a microsecond asks for. Computed, not measured.
 constexpr int forward_warps(int head_dim, Budget budget, Features features) {
   if (features == Features::kFewRows) return forward_tile_k(head_dim, budget, features) / 16;
   return forward_tile_q(head_dim, budget, features) /
@@ -88,14 +101,10 @@ constexpr int forward_warps(int head_dim, Budget budget, Features features) {
 }
 
 template <int kHeadDim, Budget kBudget, Features kFeatures>
-using ForwardShape = Shape<kHeadDim, kBudget, kFeatures,
-                           forward_warps(kHeadDim, kBudget, kFeatures),
-                           forward_row_fragments(kHeadDim, kBudget, kFeatures),
-                           forward_tile_k(kHeadDim, kBudget, kFeatures)>;
-
-// Rows that stay in registers as the left operand of products: as many registers as `kHeadDim` x
-// fragments / 4. More spilled next to the sums.
-constexpr bool keeps_rows(int head_dim, int row_fragments) { return head_dim * row_fragments <= 128; }
+using ForwardShape =
+    Shape<kHeadDim, kBudget, kFeatures, forward_warps(kHeadDim, kBudget, kFeatures),
+          forward_row_fragments(kHeadDim, kBudget, kFeatures),
+          forward_tile_k(kHeadDim, kBudget, kFeatures)>;
 
 // Backward: a block owns rows (queries and dout, or keys and values) and walks along the others.
 enum class Owner { kQueries, kKeys };
@@ -112,15 +121,13 @@ struct BackwardShape {
   static constexpr int kStages = stages_of(kBudget);
   // Two fragments of rows a warp halve what is read of the other side per product, as far as the
   // sums (dq: a half, dk and dv: kHeadDim registers a fragment) leave registers for scores.
-  static constexpr int kRowFragments =
-      !kHasOptions && kHeadDim <= (kOwnsKeys ? 64 : 128) ? 2 : 1;
+  static constexpr int kRowFragments = !kHasOptions && kHeadDim <= (kOwnsKeys ? 64 : 128) ? 2 : 1;
   static constexpr int kWarps = kBudget == Budget::kTuring && kHeadDim > 128 ? 2 : 4;
-  static constexpr int kThreads = 32 * kWarps;
+  static constexpr int kThreads = 32 * kWarps, kMinBlocks = blocks_of(kThreads);
   static constexpr int kWarpRows = kFragmentRows * kRowFragments, kOwned = kWarps * kWarpRows;
   // Of a tile that is walked along; and how many of them meet the owned rows at once.
   static constexpr int kWalked = kHeadDim * kRowFragments > 192 ? 16 : kHeadDim > 64 ? 32 : 64;
-  static constexpr int kScored =
-      kWalked == 16 || (kOwnsKeys && kRowFragments == 2) ? 16 : 32;
+  static constexpr int kScored = kWalked == 16 || (kOwnsKeys && kRowFragments == 2) ? 16 : 32;
   static constexpr bool kKeepsRows = kHeadDim * kRowFragments <= 64;
 };
 
@@ -139,22 +146,22 @@ struct Instance {
   Features features;
 };
 constexpr Instance kForwardInstances[] = {
-    {32, Budget::kAmpere, Features::kPlain},     {64, Budget::kAmpere, Features::kPlain},
-    {96, Budget::kAmpere, Features::kPlain},     {128, Budget::kAmpere, Features::kPlain},
-    {64, Budget::kAmpere, Features::kOptions},   {128, Budget::kAmpere, Features::kOptions},
-    {192, Budget::kAmpere, Features::kOptions},  {256, Budget::kAmpere, Features::kOptions},
-    {64, Budget::kAmpere, Features::kFewRows},   {128, Budget::kAmpere, Features::kFewRows},
-    {256, Budget::kAmpere, Features::kFewRows},  {64, Budget::kTuring, Features::kOptions},
+    {32, Budget::kAmpere, Features::kPlain},    {64, Budget::kAmpere, Features::kPlain},
+    {96, Budget::kAmpere, Features::kPlain},    {128, Budget::kAmpere, Features::kPlain},
+    {64, Budget::kAmpere, Features::kOptions},  {128, Budget::kAmpere, Features::kOptions},
+    {192, Budget::kAmpere, Features::kOptions}, {256, Budget::kAmpere, Features::kOptions},
+    {64, Budget::kAmpere, Features::kFewRows},  {128, Budget::kAmpere, Features::kFewRows},
+    {256, Budget::kAmpere, Features::kFewRows}, {64, Budget::kTuring, Features::kOptions},
     {128, Budget::kTuring, Features::kOptions}, {192, Budget::kTuring, Features::kOptions},
     {256, Budget::kTuring, Features::kOptions}, {64, Budget::kTuring, Features::kFewRows},
     {128, Budget::kTuring, Features::kFewRows}, {256, Budget::kTuring, Features::kFewRows},
 };
 constexpr Instance kBackwardInstances[] = {
-    {64, Budget::kAmpere, Features::kPlain},     {96, Budget::kAmpere, Features::kPlain},
-    {128, Budget::kAmpere, Features::kPlain},    {64, Budget::kAmpere, Features::kOptions},
-    {128, Budget::kAmpere, Features::kOptions},  {256, Budget::kAmpere, Features::kOptions},
-    {64, Budget::kTuring, Features::kOptions},
-    {128, Budget::kTuring, Features::kOptions}, {256, Budget::kTuring, Features::kOptions},
+    {64, Budget::kAmpere, Features::kPlain},    {96, Budget::kAmpere, Features::kPlain},
+    {128, Budget::kAmpere, Features::kPlain},   {64, Budget::kAmpere, Features::kOptions},
+    {128, Budget::kAmpere, Features::kOptions}, {256, Budget::kAmpere, Features::kOptions},
+    {64, Budget::kTuring, Features::kOptions},  {128, Budget::kTuring, Features::kOptions},
+    {256, Budget::kTuring, Features::kOptions},
 };
 
 }  // namespace attnext::cuda::mma

@@ -16,16 +16,13 @@ ROOT = native_build.ROOT
 
 # An instance of each kind, an architecture it is chosen on, and what its code must consist of.
 GATED = [
-    pytest.param(
-        "mma_forward_f16_64_75_options",
-        "75",
-        r"HMMA\.1688\.F32",
-        marks=pytest.mark.xfail(reason="spills 28 bytes: its tile is too large for sm_75"),
-    ),
-    ("mma_forward_f16_128_75_options", "75", r"HMMA\.1688\.F32"),
-    ("mma_forward_bf16_128_163k_plain", "80", r"HMMA\.16816\.F32\.BF16"),
-    ("mma_queries_f16_64_163k_plain", "90a", r"HMMA\.16816\.F32"),
-    ("mma_keys_bf16_256_163k_options", "80", r"HMMA\.16816\.F32\.BF16"),
+    ("mma_forward_f16_64_75_options", "75", r"HMMA\.1688\.F32"),
+    ("mma_both_f16_128_75_options", "75", r"HMMA\.1688\.F32"),
+    ("mma_forward_bf16_128_80_plain", "80", r"HMMA\.16816\.F32\.BF16"),
+    ("mma_forward_bf16_128_80_few", "90a", r"HMMA\.16816\.F32\.BF16"),
+    ("mma_queries_f16_64_80_plain", "90a", r"HMMA\.16816\.F32"),
+    ("mma_both_bf16_128_80_options", "120", r"HMMA\.16816\.F32\.BF16"),
+    ("mma_keys_bf16_256_80_options", "80", r"HMMA\.16816\.F32\.BF16"),
     ("simt_forward_f32_dot", "86", r"FFMA"),
     ("simt_backward_f64_dot", "80", r"DFMA"),
 ]
@@ -85,6 +82,17 @@ def test_code(name, arch, instruction, tmp_path):
     code = native_build.run(disassembler(), "-c", cubin)
     assert re.search(instruction, code), f"{name} does not use {instruction}"
     assert not re.search(r"\b(STL|LDL)\b", code), f"{name} keeps registers in local memory"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mma_forward_f16_64_80_plain", "mma_both_f16_64_80_plain"])
+def test_copies_are_on_their_way_while_products_run(name, tmp_path):
+    """They are issued between a tile's only barrier and its first product."""
+    cubin, _ = compiled(name, "80", tmp_path)
+    code = native_build.run(disassembler(), "-c", cubin)
+    first, last = code.index("HMMA"), code.rindex("HMMA")
+    assert "LDGSTS" in code[code.rindex("BAR.SYNC", 0, first) : first]
+    assert "BAR.SYNC" not in code[first:last]
 
 
 def test_every_instance_is_named_once():
