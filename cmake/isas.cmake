@@ -1,4 +1,4 @@
-# Which instruction sets kernels.cpp is compiled for, and with which flags: adding one adds a line.
+# Which instruction sets kernels are compiled for, and with which flags: adding one adds a line.
 include(CheckCXXCompilerFlag)
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
@@ -6,6 +6,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(attnext_flags_avx2 -march=x86-64-v3)
   set(attnext_flags_avx512 -march=x86-64-v4)
   set(attnext_flags_avx512_bf16 -march=x86-64-v4 -mavx512bf16)
+  set(attnext_below_avx512_bf16 avx512) # it adds products of pairs to these kernels
   # zig's clang spells the names of these levels with underscores.
   check_cxx_compiler_flag(-march=x86-64-v3 attnext_level_has_hyphens)
   if(NOT attnext_level_has_hyphens)
@@ -25,11 +26,14 @@ set(ATTNEXT_ISAS
 if(NOT ATTNEXT_ISAS)
   message(FATAL_ERROR "attnext: ATTNEXT_ISAS must name one of: ${attnext_known_isas}")
 endif()
+set(attnext_isas ${ATTNEXT_ISAS})
 foreach(isa IN LISTS ATTNEXT_ISAS)
   if(NOT isa IN_LIST attnext_known_isas)
     message(FATAL_ERROR "attnext: ATTNEXT_ISAS must be among ${attnext_known_isas}, found ${isa}")
   endif()
+  list(APPEND attnext_isas ${attnext_below_${isa}})
 endforeach()
+list(REMOVE_DUPLICATES attnext_isas)
 
 # Vectors wider than the ISA's registers are passed around inside one object only, so the ABI note
 # (-Wpsabi) says nothing.
@@ -44,9 +48,14 @@ endif()
 
 # The kernels of one ISA, and the announcement to isa.cpp that this build has them.
 function(attnext_add_kernels isa)
-  add_library(attnext_kernels_${isa} OBJECT "${PROJECT_SOURCE_DIR}/cpp/cpu/kernels.cpp")
+  set(source kernels.cpp)
+  if(attnext_below_${isa})
+    set(source kernels_of_pairs.cpp)
+  endif()
+  add_library(attnext_kernels_${isa} OBJECT "${PROJECT_SOURCE_DIR}/cpp/cpu/${source}")
   attnext_configure(attnext_kernels_${isa})
-  target_compile_definitions(attnext_kernels_${isa} PRIVATE ATTNEXT_ISA=${isa})
+  target_compile_definitions(
+    attnext_kernels_${isa} PRIVATE ATTNEXT_ISA=${isa} ATTNEXT_ISA_BELOW=${attnext_below_${isa}})
   target_compile_options(attnext_kernels_${isa} PRIVATE ${attnext_kernel_flags}
                                                         ${attnext_flags_${isa}})
   string(TOUPPER "ATTNEXT_HAS_${isa}" announcement)

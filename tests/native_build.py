@@ -70,6 +70,6 @@ def kernel_objects(build: Path) -> dict[str, Path]:
     prefix = "attnext_kernels_"
     folders = build.glob(f"CMakeFiles/{prefix}*.dir")
     return {
-        folder.name.removeprefix(prefix).removesuffix(".dir"): next(folder.rglob("kernels.cpp.o"))
+        folder.name.removeprefix(prefix).removesuffix(".dir"): next(folder.rglob("kernels*.cpp.o"))
         for folder in folders
     }

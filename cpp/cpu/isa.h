@@ -6,7 +6,7 @@
 
 namespace attnext::cpu {
 
-// What one object compiled from kernels.cpp offers. Passes throw std::bad_alloc and nothing else.
+// What one object of kernels offers. Passes throw std::bad_alloc and nothing else.
 struct Kernels {
   const char* isa;
   void (*forward)(const ForwardParams&);

@@ -1,12 +1,8 @@
 // The CPU back end of one instruction set: compiled once per ISA (-DATTNEXT_ISA=avx2 and that ISA's
 // flags), it fills that ISA's table. Everything it includes has internal linkage or lives in a
 // namespace of the ISA's own.
-#define ATTNEXT_CONCATENATE_(a, b) a##b
-#define ATTNEXT_CONCATENATE(a, b) ATTNEXT_CONCATENATE_(a, b)
-#define ATTNEXT_ISA_NAMESPACE ATTNEXT_CONCATENATE(isa_, ATTNEXT_ISA)
-#define ATTNEXT_TEXT_(a) #a
-#define ATTNEXT_TEXT(a) ATTNEXT_TEXT_(a)
-
+#include "cpu/isa_name.h"
+// The name must come first.
 #include "cpu/backward.h"
 #include "cpu/explain.h"
 #include "cpu/inspect.h"
@@ -15,9 +11,6 @@ namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
 
 static void forward(const ForwardParams& params) {
-  if constexpr (kHasPairs) {
-    if (is_paired(params.problem)) return run_forward<float, PairedDotTerm>(params);
-  }
   with_accumulator(params.problem, [&](auto zero) {
     with_term(params.problem,
               [&](auto term) { run_forward<decltype(zero), decltype(term)>(params); });
@@ -25,9 +18,6 @@ static void forward(const ForwardParams& params) {
 }
 
 static void backward(const BackwardParams& params) {
-  if constexpr (kHasPairs) {
-    if (is_paired(params.problem)) return run_backward<float, PairedDotTerm>(params);
-  }
   with_accumulator(params.problem, [&](auto zero) {
     with_term(params.problem,
               [&](auto term) { run_backward<decltype(zero), decltype(term)>(params); });
