@@ -38,9 +38,16 @@ ATTNEXT_HD BiasSum bias_sum_of(const BackwardParams& params) {
   return params.dbias.shape[2] == 1 ? BiasSum::kPerKey : BiasSum::kDense;
 }
 
+// What a block works on: the row or key it begins with, and its slice of the columns.
+struct BlockPlace {
+  int64_t first, slice;
+};
+
 template <class A, class Term>
 struct BackwardShared {
+  // Read again after the loop, which leaves no registers to keep them in.
   SharedArray<Group> group;
+  SharedArray<BlockPlace> place;
   QueryTables<A> queries;
   KeyTables<A> keys;
   SlabRoom<A> room;
@@ -54,6 +61,7 @@ ATTNEXT_HD constexpr BackwardShared<A, Term> carve_backward(uint32_t* at) {
   constexpr int kTile = kTileRows<kManyRows>;
   BackwardShared<A, Term> s{};
   s.group = take_shared<Group>(at, 1);
+  s.place = take_shared<BlockPlace>(at, 1);
   s.queries = take_query_tables<A>(at, kTile, {Term::kHasWeight, true});
   s.keys = take_key_tables<A>(at);
   s.tile = take_shared<A>(at, kTileK * kTile);
@@ -106,19 +114,22 @@ PTX_FN RowSource<A> dout_source(const BackwardArguments<A>& a, const QueryTables
   return row_source<A>(t.dout, a.params.dout, a.params.problem.head_dim_v);
 }
 
-// Raw products s = term(q, k) and dp = dout vT of the tables' rows.
+// Raw products of the tables' rows: s = term(q, k), and dp = dout vT, which is left in shared.tile:
+// registers do not hold both beside what is accumulated.
 template <class Term, Queries kQueries, int kRows, class A>
 PTX_FN void multiply_both(const BackwardArguments<A>& a, const BackwardShared<A, Term>& shared,
-                          A (&s)[kRows][kQuad], A (&dp)[kRows][kQuad]) {
+                          A (&s)[kRows][kQuad]) {
   const Problem& p = a.params.problem;
   const RowSource<A> dout = dout_source(a, shared.queries),
                      v = row_source<A>(shared.keys.v, p.v, p.head_dim_v);
   // The scores first: a tanh needs registers that dp would hold.
   multiply_keys<Term, kQueries>(p, a.norms, shared.queries, shared.keys, shared.room, s);
+  A dp[kRows][kQuad];
   if constexpr (kQueries == Queries::kFirst)
     multiply<DotTerm, kQueries>(dout, v, dout, p.head_dim_v, shared.room, dp);
   else
     multiply<DotTerm, kQueries>(v, dout, dout, p.head_dim_v, shared.room, dp);
+  store_tile(dp, shared.tile);
 }
 
 // Rows a block's columns belong to, kept in registers: what a slope that is not bilinear needs.

@@ -18,17 +18,19 @@ PTX_FN void add_score_gradients(const BackwardArguments<A>& a, const Group& g, S
   store_gradient_rows<Term>(a, g, rows, shared.queries);
   store_key_rows(p, g, tile.keys, a.norms, shared.keys);
   ptx::block_sync();
-  A s[kRows][kQuad], dp[kRows][kQuad];
-  multiply_both<Term, Queries::kFirst>(a, shared, s, dp);
+  A s[kRows][kQuad];
+  multiply_both<Term, Queries::kFirst>(a, shared, s);
   const Group again = load_struct(shared.group, 0);
 #pragma unroll 1
-  for (int i = 0; i < kRows; ++i, turn_rows(s), turn_rows(dp), turn_rows(total)) {
+  for (int i = 0; i < kRows; ++i, turn_rows(s), turn_rows(total)) {
     const int index = thread_place().ty * kRows + i;
+    A dp[kQuad];
+    load_tile_row<kRows>(shared.tile, i, dp);
     ScoreTrace<A> trace;
     const ScoreGradient<A> gradient = differentiate_scores(
         p, again, load_struct(shared.queries.scores, index),
         load_gradient_row(shared.queries, index), tile,
-        tile.keys.begin + thread_place().tx * kQuad, dp[0], s[0], &trace);
+        tile.keys.begin + thread_place().tx * kQuad, dp, s[0], &trace);
 #pragma unroll
     for (int j = 0; j < kQuad; ++j)
       if (index < rows.end - rows.begin) total[0][j] += gradient.ds[j];
@@ -117,11 +119,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Problem& p = a.params.problem;
   const TensorView& dbias = a.params.dbias;
   if (bias_sum_of(a.params) == BiasSum::kDense)
-    for_items(dbias.shape[0] * dbias.shape[1] * a.query_tiles * a.key_tiles,
-              [&](int64_t item) { dense_bias_item<A, Term>(a, item); });
+    for_blocks(dbias.shape[0] * dbias.shape[1] * a.query_tiles * a.key_tiles,
+               [&](int64_t item) { dense_bias_item<A, Term>(a, item); });
   else
-    for_items(p.batch * p.num_heads_q * a.key_tiles,
-              [&](int64_t item) { key_bias_item<A, Term>(a, item); });
+    for_blocks(p.batch * p.num_heads_q * a.key_tiles,
+               [&](int64_t item) { key_bias_item<A, Term>(a, item); });
 }
 
 }  // namespace attnext::cuda::simt

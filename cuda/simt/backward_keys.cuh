@@ -11,26 +11,28 @@ struct KeySums {
   A dk[kRows][kColumns], dv[kRows][kColumns];
 };
 
-// s: raw products in, the weights that met the values out; dp: in, ds by the raw products out.
+// s: raw products in, the weights that met the values out; ds: by the raw products, out; dp in
+// shared.tile.
 template <class Term, int kRows, class A>
 PTX_FN void differentiate_keys(const BackwardArguments<A>& a, const BackwardShared<A, Term>& shared,
-                               const KeyTile& tile, A (&s)[kRows][kQuad], A (&dp)[kRows][kQuad]) {
+                               const KeyTile& tile, A (&s)[kRows][kQuad], A (&ds)[kRows][kQuad]) {
   static_assert(kRows == kQuad);  // four consecutive keys a thread
   const Problem& p = a.params.problem;
   const Group g = load_struct(shared.group, 0);
   const ThreadPlace place = thread_place();
 #pragma unroll 1
-  for (int j = 0; j < kQuad; ++j, turn_columns(s), turn_columns(dp)) {
+  for (int j = 0; j < kQuad; ++j, turn_columns(s), turn_columns(ds)) {
     const int index = place.tx * kQuad + j;
-    A scores[kQuad], row_dp[kQuad];
+    A scores[kQuad], dp[kQuad];
+    load_tile_column<kRows>(shared.tile, j, dp);
 #pragma unroll
-    for (int i = 0; i < kQuad; ++i) scores[i] = s[i][0], row_dp[i] = dp[i][0];
+    for (int i = 0; i < kQuad; ++i) scores[i] = s[i][0];
     ScoreTrace<A> trace;
     const ScoreGradient<A> gradient = differentiate_scores(
         p, g, load_struct(shared.queries.scores, index), load_gradient_row(shared.queries, index),
-        tile, tile.keys.begin + place.ty * kQuad, row_dp, scores, &trace);
+        tile, tile.keys.begin + place.ty * kQuad, dp, scores, &trace);
 #pragma unroll
-    for (int i = 0; i < kQuad; ++i) s[i][0] = gradient.dropped_p[i], dp[i][0] = gradient.ds_raw[i];
+    for (int i = 0; i < kQuad; ++i) s[i][0] = gradient.dropped_p[i], ds[i][0] = gradient.ds_raw[i];
   }
 }
 
@@ -47,6 +49,7 @@ PTX_FN void accumulate_key_gradient(const BackwardArguments<A>& a,
     const RowSource<A> weights = vector_source<A>(shared.queries.weight, p.head_dim);
     // Beside the slab of q lies one of the rows' weights; for_slabs' barrier serves both.
     static_assert(kColumns == kQuad);
+    [[maybe_unused]] constexpr int kAtOnce = kRowsAtOnce<A, kRows>;
     for (int first = 0; first < num_rows; first += kSlab<A>) {
       const int rows = num_rows - first < kSlab<A> ? num_rows - first : kSlab<A>;
       load_slab<kQuadColumns>(weights, first, rows, columns.begin, columns.quads,
@@ -60,11 +63,11 @@ PTX_FN void accumulate_key_gradient(const BackwardArguments<A>& a,
                            ds);
         load_values<kQuad>(shared.room.first, row * kQuadColumns + thread_place().tx * kQuad, x);
         load_values<kQuad>(shared.room.second, row * kQuadColumns + thread_place().tx * kQuad, w);
-#pragma unroll
-        for (int i = 0; i < kRows; ++i) {
+#pragma unroll kAtOnce
+        for (int i = 0; i < kRows; ++i, turn(ds), turn_rows(own), turn_rows(dk)) {
 #pragma unroll
           for (int c = 0; c < kQuad; ++c)
-            dk[i][c] += ds[i] * Term::slope(ThreadMath<A>::tanh_slope(x[c] + own[i][c]), w[c]);
+            dk[0][c] += ds[0] * Term::slope(ThreadMath<A>::tanh_slope(x[c] + own[0][c]), w[c]);
         }
       }
       ptx::block_sync();
@@ -81,13 +84,13 @@ template <class Term, int kRows, int kColumns, class A>
 PTX_FN void add_query_tile(const BackwardArguments<A>& a, const BackwardShared<A, Term>& shared,
                            const KeyTile& tile, int num_rows, Columns columns, Columns columns_v,
                            KeySums<kRows, kColumns, A>& sums) {
-  A s[kRows][kQuad], dp[kRows][kQuad];
-  multiply_both<Term, Queries::kSecond>(a, shared, s, dp);
-  differentiate_keys(a, shared, tile, s, dp);
+  A s[kRows][kQuad], ds[kRows][kQuad];
+  multiply_both<Term, Queries::kSecond>(a, shared, s);
+  differentiate_keys(a, shared, tile, s, ds);
   store_tile(s, shared.tile);
   accumulate(shared.tile, dout_source(a, shared.queries), num_rows, columns_v, shared.rows, sums.dv,
              [](int, int, A dout) { return dout; });  // dv += pT dout
-  store_tile(dp, shared.tile);
+  store_tile(ds, shared.tile);
   accumulate_key_gradient(a, shared, num_rows, columns, sums.dk);
 }
 
@@ -130,24 +133,30 @@ PTX_FN void backward_keys_item(const BackwardArguments<A>& a, int64_t item) {
   uint32_t at = ptx::dyn_smem();
   const BackwardShared<A, Term> shared = carve_backward<A, Term>(&at);
   const int64_t slice = item / a.key_tiles % a.slices, head = item / a.key_tiles / a.slices;
-  const Columns columns = columns_of<kQuads<A, Term>>(slice, p.head_dim),
-                columns_v = columns_of<kQuads<A, Term>>(slice, p.head_dim_v);
+  Columns columns = columns_of<kQuads<A, Term>>(slice, p.head_dim),
+          columns_v = columns_of<kQuads<A, Term>>(slice, p.head_dim_v);
   Group g = group_of(p, head / p.num_heads_kv, head % p.num_heads_kv);
-  const int64_t begin = item % a.key_tiles * kTileK;
-  if (begin >= padded_keys(p, g)) return;
-  const Span keys = {begin, min_of(begin + kTileK, g.mask.seqlen_k)};
+  BlockPlace here = {item % a.key_tiles * kTileK, slice};
+  if (here.first >= padded_keys(p, g)) return;
+  const Span keys = {here.first, min_of(here.first + kTileK, g.mask.seqlen_k)};
   KeySums<kRows, kColumns, A> sums = {};
   if (keys.begin < keys.end) {
-    if (thread_place().index == 0) store_struct(shared.group, 0, g);
+    if (thread_place().index == 0) {
+      store_struct(shared.group, 0, g);
+      store_struct(shared.place, 0, here);
+    }
     store_key_rows(p, g, keys, a.norms, shared.keys);
     ptx::block_sync();
     differentiate_key_tile(a, keys, columns, columns_v, shared, sums);
     g = load_struct(shared.group, 0);
+    here = load_struct(shared.place, 0);
+    columns = columns_of<kQuads<A, Term>>(here.slice, p.head_dim);
+    columns_v = columns_of<kQuads<A, Term>>(here.slice, p.head_dim_v);
   }
   const TensorView& dv = a.params.dv;
 #pragma unroll 1
   for (int i = 0; i < kRows; ++i, turn_rows(sums.dk), turn_rows(sums.dv)) {
-    const int64_t key = begin + thread_place().ty * kRows + i;
+    const int64_t key = here.first + thread_place().ty * kRows + i;
     if (key >= padded_keys(p, g)) continue;
     store_columns(dk_row(a, g, key), columns, p.head_dim, sums.dk[0]);
     store_columns({key_pointer(p, g, dv, key), dtype_of(dv), dv.strides[3]}, columns_v,
@@ -159,8 +168,8 @@ template <class A, class Term>
 __global__ void __launch_bounds__(kThreads, 1)
     backward_keys_kernel(const __grid_constant__ BackwardArguments<A> a) {
   const Problem& p = a.params.problem;
-  for_items(p.batch * p.num_heads_kv * a.slices * a.key_tiles,
-            [&](int64_t item) { backward_keys_item<A, Term>(a, item); });
+  for_blocks(p.batch * p.num_heads_kv * a.slices * a.key_tiles,
+             [&](int64_t item) { backward_keys_item<A, Term>(a, item); });
 }
 
 }  // namespace attnext::cuda::simt

@@ -22,22 +22,23 @@ PTX_FN void add_row_sums(const Problem& p, const Mask& mask, const ScoreRow<A>& 
   }
 }
 
-// s: raw products in, ds by them out.
+// s: raw products in, ds by them out; dp in shared.tile.
 template <class Term, int kRows, class A>
 PTX_FN void differentiate_rows(const BackwardArguments<A>& a, const BackwardShared<A, Term>& shared,
-                               const KeyTile& tile, A (&dp)[kRows][kQuad],
-                               A (&s)[kRows][kQuad]) {
+                               const KeyTile& tile, A (&s)[kRows][kQuad]) {
   const Problem& p = a.params.problem;
   const Group g = load_struct(shared.group, 0);
   const ThreadPlace place = thread_place();
   const int64_t key = tile.keys.begin + place.tx * kQuad;
 #pragma unroll 1
-  for (int i = 0; i < kRows; ++i, turn_rows(s), turn_rows(dp)) {
+  for (int i = 0; i < kRows; ++i, turn_rows(s)) {
     const int index = place.ty * kRows + i;
+    A dp[kQuad];
+    load_tile_row<kRows>(shared.tile, i, dp);
     const ScoreRow<A> row = load_struct(shared.queries.scores, index);
     ScoreTrace<A> trace;
     const ScoreGradient<A> gradient = differentiate_scores(
-        p, g, row, load_gradient_row(shared.queries, index), tile, key, dp[0], s[0], &trace);
+        p, g, row, load_gradient_row(shared.queries, index), tile, key, dp, s[0], &trace);
     if (a.space.row_sums)
       add_row_sums<kRows>(p, g.mask, row, key, gradient, trace, index, shared.sums);
 #pragma unroll
@@ -62,12 +63,25 @@ PTX_FN void accumulate_query_gradient(const BackwardArguments<A>& a,
   load_own_rows<Term>(query_source<Term>(p, a.norms, shared.queries), columns, q);
   if constexpr (Term::kHasWeight) {
     for_slabs<kColumns>(k, num_keys, columns, shared.rows, [&](int first, int rows) {
-      for_weighted<kRows, kColumns / kQuad, 1>(
-          shared.tile, first, rows, shared.rows, columns.quads, [&](int i, int c, A ds, A key) {
-            const Tanh<A> t = tanh_with_slope(q[i][c] + key);
-            sums.dq[i][c] += ds * t.slope;
-            sums.dweight[i][c] += ds * t.value;
-          });
+      static_assert(kColumns == kQuad);
+      [[maybe_unused]] constexpr int kAtOnce = kRowsAtOnce<A, kRows>;
+#pragma unroll 1
+      for (int row = 0; row < rows; ++row) {
+        A ds[kRows], x[kQuad];
+        load_values<kRows>(shared.tile, tile_index<kRows>(first + row, thread_place().ty * kRows),
+                           ds);
+        load_values<kQuad>(shared.rows, row * kQuadColumns + thread_place().tx * kQuad, x);
+#pragma unroll kAtOnce
+        for (int i = 0; i < kRows;
+             ++i, turn(ds), turn_rows(q), turn_rows(sums.dq), turn_rows(sums.dweight)) {
+#pragma unroll
+          for (int c = 0; c < kQuad; ++c) {
+            const Tanh<A> t = tanh_with_slope(q[0][c] + x[c]);
+            sums.dq[0][c] += ds[0] * t.slope;
+            sums.dweight[0][c] += ds[0] * t.value;
+          }
+        }
+      }
     });
   } else {
     accumulate(shared.tile, k, num_keys, columns, shared.rows, sums.dq, [&](int i, int c, A key) {
@@ -103,9 +117,9 @@ PTX_FN void differentiate_queries(const BackwardArguments<A>& a, Span queries, S
     if (tile.keys.begin == tile.keys.end) continue;
     store_key_rows(p, g, tile.keys, a.norms, shared.keys);
     ptx::block_sync();
-    A s[kRows][kQuad], dp[kRows][kQuad];
-    multiply_both<Term, Queries::kFirst>(a, shared, s, dp);
-    differentiate_rows(a, shared, tile, dp, s);
+    A s[kRows][kQuad];
+    multiply_both<Term, Queries::kFirst>(a, shared, s);
+    differentiate_rows(a, shared, tile, s);
     store_tile(s, shared.tile);
     accumulate_query_gradient(a, shared, static_cast<int>(tile.keys.end - tile.keys.begin),
                               columns, sums);
@@ -142,11 +156,13 @@ PTX_FN void store_column_sums(const Problem& p, const Group& g, Span rows, Colum
 
 // What the rows' sums over keys, and the heads' sums over rows, come to.
 template <class Term, int kRows, int kColumns, class A>
-PTX_FN void store_query_sums(const BackwardArguments<A>& a, const Group& g, Span rows,
-                             int64_t block, Columns columns, const BackwardShared<A, Term>& shared,
+PTX_FN void store_query_sums(const BackwardArguments<A>& a, const Group& g, BlockPlace here,
+                             const BackwardShared<A, Term>& shared,
                              const QuerySums<kRows, kColumns, A>& sums) {
   constexpr int kTile = kTileRows<kRows>;
   const Problem& p = a.params.problem;
+  const Span rows = {here.first, min_of(here.first + kTile, g.num_rows)};
+  const Columns columns = columns_of<kQuads<A, Term>>(here.slice, p.head_dim);
   if (a.space.row_sums && columns.begin == 0) {
     ptx::block_sync();
     for (int i = thread_place().index; i < (rows.end - rows.begin) * kNumRowSums; i += kThreads)
@@ -155,7 +171,7 @@ PTX_FN void store_query_sums(const BackwardArguments<A>& a, const Group& g, Span
   }
   if constexpr (Term::kHasWeight) {
     const int64_t tile =
-        (g.sequence * p.num_heads_kv + g.head_kv) * a.query_tiles + block;
+        (g.sequence * p.num_heads_kv + g.head_kv) * a.query_tiles + here.first / kTile;
     const int64_t at = tile * p.group_size * p.head_dim;
     if (a.space.weight)
       store_column_sums<Term>(p, g, rows, columns, sums.dweight, shared.tile, a.space.weight + at);
@@ -181,27 +197,33 @@ PTX_FN void backward_queries_item(const BackwardArguments<A>& a, int64_t item) {
   uint32_t at = ptx::dyn_smem();
   const BackwardShared<A, Term> shared = carve_backward<A, Term>(&at);
   const int64_t slice = item / a.query_tiles % a.slices, head = item / a.query_tiles / a.slices;
-  const Columns columns = columns_of<kQuads<A, Term>>(slice, p.head_dim);
   Group g = group_of(p, head / p.num_heads_kv, head % p.num_heads_kv);
   const int64_t block = divide_up(padded_rows(p, g), kTile) - 1 - item % a.query_tiles;
-  if (block < 0 || columns.quads == 0) return;
-  const Span rows = {block * kTile, min_of((block + 1) * kTile, g.num_rows)};
+  if (block < 0) return;
+  BlockPlace here = {block * kTile, slice};
   QuerySums<kRows, kColumns, A> sums = {};
-  if (rows.begin < rows.end) {
-    if (thread_place().index == 0) store_struct(shared.group, 0, g);
+  if (here.first < g.num_rows) {
+    if (thread_place().index == 0) {
+      store_struct(shared.group, 0, g);
+      store_struct(shared.place, 0, here);
+    }
+    const Span rows = {here.first, min_of(here.first + kTile, g.num_rows)};
     store_gradient_rows<Term>(a, g, rows, shared.queries);
     for (int i = thread_place().index; i < kNumRowSums * kTile; i += kThreads)
       store(shared.sums, i, 0.0);
     const Span queries = queries_of(g, rows);
     const Span range = reachable_tiles(g.mask, queries, {0, g.mask.seqlen_k});
     ptx::block_sync();
-    differentiate_queries(a, queries, range, columns, shared, sums);
+    differentiate_queries(a, queries, range, columns_of<kQuads<A, Term>>(slice, p.head_dim), shared,
+                          sums);
     g = load_struct(shared.group, 0);
-    store_query_sums(a, g, rows, block, columns, shared, sums);
+    here = load_struct(shared.place, 0);
+    store_query_sums(a, g, here, shared, sums);
   }
+  const Columns columns = columns_of<kQuads<A, Term>>(here.slice, p.head_dim);
 #pragma unroll 1
   for (int i = 0; i < kRows; ++i, turn_rows(sums.dq)) {
-    const int64_t row = rows.begin + thread_place().ty * kRows + i;
+    const int64_t row = here.first + thread_place().ty * kRows + i;
     if (row < padded_rows(p, g)) store_columns(dq_row(a, g, row), columns, p.head_dim, sums.dq[0]);
   }
 }
@@ -210,8 +232,8 @@ template <class A, class Term>
 __global__ void __launch_bounds__(kThreads, 1)
     backward_queries_kernel(const __grid_constant__ BackwardArguments<A> a) {
   const Problem& p = a.params.problem;
-  for_items(p.batch * p.num_heads_kv * a.slices * a.query_tiles,
-            [&](int64_t item) { backward_queries_item<A, Term>(a, item); });
+  for_blocks(p.batch * p.num_heads_kv * a.slices * a.query_tiles,
+             [&](int64_t item) { backward_queries_item<A, Term>(a, item); });
 }
 
 }  // namespace attnext::cuda::simt

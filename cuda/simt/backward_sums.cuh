@@ -57,8 +57,8 @@ template <class A>
 __global__ void __launch_bounds__(kThreads, 1)
     backward_heads_kernel(const __grid_constant__ BackwardArguments<A> a) {
   const Problem& p = a.params.problem;
-  for_items(p.batch * p.num_heads_q,
-            [&](int64_t item) { sum_head(a, item / p.num_heads_q, item % p.num_heads_q); });
+  for_blocks(p.batch * p.num_heads_q,
+             [&](int64_t item) { sum_head(a, item / p.num_heads_q, item % p.num_heads_q); });
 }
 
 // dweight or dscore_bias [batch, num_heads_q, head_dim], from the parts of query tiles.
@@ -135,8 +135,8 @@ template <class A>
 __global__ void __launch_bounds__(kThreads, 1)
     backward_small_bias_kernel(const __grid_constant__ BackwardArguments<A> a) {
   const TensorView& t = a.params.dbias;
-  for_items(t.shape[0] * t.shape[1] * t.shape[2] * t.shape[3],
-            [&](int64_t item) { small_bias_item(a, item); });
+  for_blocks(t.shape[0] * t.shape[1] * t.shape[2] * t.shape[3],
+             [&](int64_t item) { small_bias_item(a, item); });
 }
 
 }  // namespace attnext::cuda::simt

@@ -25,12 +25,13 @@ auto with_instance(const Problem& p, F&& run) {
   });
 }
 
-// `num_items` blocks, or a grid that goes over them several times. No items: nothing to do.
+// At least `num_blocks` blocks. None: nothing to do.
 template <class Arguments>
-Status start(Launch& launch, const char* name, void (*kernel)(Arguments), int64_t num_items,
+Status start(Launch& launch, const char* name, void (*kernel)(Arguments), int64_t num_blocks,
              uint32_t shared_bytes, const Arguments& arguments) {
-  if (num_items == 0) return launch.status();
-  const dim3 grid(static_cast<unsigned>(min_of(num_items, kMaxGrid)));
+  if (num_blocks == 0) return launch.status();
+  const dim3 grid(static_cast<unsigned>(min_of(num_blocks, kGridColumns)),
+                  static_cast<unsigned>(divide_up(num_blocks, kGridColumns)));
   launch.check(ptx::launch(kernel, grid, dim3(kThreads), shared_bytes, launch.stream, arguments),
                name);
   return launch.status();

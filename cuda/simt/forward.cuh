@@ -251,8 +251,8 @@ template <class A, class Term, int kRows>
 __global__ void __launch_bounds__(kThreads, 1)
     forward_kernel(const __grid_constant__ ForwardArguments<A> a) {
   const Problem& p = a.params.problem;
-  for_items(p.batch * p.num_heads_kv * a.slices * a.items_per_head,
-            [&](int64_t item) { forward_item<A, Term, kRows>(a, item); });
+  for_blocks(p.batch * p.num_heads_kv * a.slices * a.items_per_head,
+             [&](int64_t item) { forward_item<A, Term, kRows>(a, item); });
 }
 
 }  // namespace attnext::cuda::simt

@@ -157,8 +157,8 @@ template <class A, class Term>
 __global__ void __launch_bounds__(kThreads, 1)
     weights_kernel(const __grid_constant__ WeightsArguments<A> a) {
   const Problem& p = a.params.problem;
-  for_items(p.batch * p.num_heads_kv * a.tiles,
-            [&](int64_t item) { weights_item<A, Term>(a, item); });
+  for_blocks(p.batch * p.num_heads_kv * a.tiles,
+             [&](int64_t item) { weights_item<A, Term>(a, item); });
 }
 
 // -sum p ln p of four keys. Keys without weight add nothing, -0 ln 0.
@@ -234,8 +234,8 @@ template <class A, class Term>
 __global__ void __launch_bounds__(kThreads, 1)
     row_stats_kernel(const __grid_constant__ StatsArguments<A> a) {
   const Problem& p = a.params.problem;
-  for_items(p.batch * p.num_heads_kv * a.query_tiles,
-            [&](int64_t item) { row_stats_item<A, Term>(a, item); });
+  for_blocks(p.batch * p.num_heads_kv * a.query_tiles,
+             [&](int64_t item) { row_stats_item<A, Term>(a, item); });
 }
 
 // sum[j] += the weights that a tile's rows give the thread's keys.
@@ -296,8 +296,8 @@ template <class A, class Term>
 __global__ void __launch_bounds__(kThreads, 1)
     key_mass_kernel(const __grid_constant__ StatsArguments<A> a) {
   const Problem& p = a.params.problem;
-  for_items(p.batch * p.num_heads_q * a.key_tiles,
-            [&](int64_t item) { key_mass_item<A, Term>(a, item); });
+  for_blocks(p.batch * p.num_heads_q * a.key_tiles,
+             [&](int64_t item) { key_mass_item<A, Term>(a, item); });
 }
 
 }  // namespace attnext::cuda::simt

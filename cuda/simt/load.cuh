@@ -27,9 +27,18 @@ struct RowSource {
   bool has_added, has_norms;
 };
 
+// Of q, k, v and dout, which are of float64 if and only if sums are: kernels hold no code for what
+// cannot be.
+template <class A>
+PTX_FN DType row_dtype(const TensorView& t) {
+  if constexpr (sizeof(A) == 8) return DType::kFloat64;
+  const DType dtype = dtype_of(t);
+  return dtype == DType::kFloat16 || dtype == DType::kBFloat16 ? dtype : DType::kFloat32;
+}
+
 template <class A>
 PTX_FN RowSource<A> row_source(RowTable rows, const TensorView& t, int64_t count) {
-  return {rows, {0}, {0}, dtype_of(t), t.strides[3], count, false, false};
+  return {rows, {0}, {0}, row_dtype<A>(t), t.strides[3], count, false, false};
 }
 // Float64 vectors per head of the additive score.
 template <class A>

@@ -9,6 +9,22 @@ namespace attnext::cuda::simt {
 
 enum class Queries { kFirst, kSecond };
 
+// sum[i][j] += term of a[i] and b[j], `a` the queries where kIsFirst; w lies like the queries.
+template <class Term, bool kIsFirst, int kRows, int kWeights, class A>
+PTX_FN void add_products(A (&a)[kRows], const A (&b)[kQuad], A (&w)[kWeights],
+                         A (&sum)[kRows][kQuad]) {
+  [[maybe_unused]] constexpr int kAtOnce = Term::kHasWeight ? kRowsAtOnce<A, kRows> : kRows;
+#pragma unroll kAtOnce
+  for (int i = 0; i < kRows; ++i, turn_rows(sum), turn(a)) {
+#pragma unroll
+    for (int j = 0; j < kQuad; ++j)
+      sum[0][j] = Term::template add<ThreadMath<A>>(
+          sum[0][j], kIsFirst ? a[0] : b[j], kIsFirst ? b[j] : a[0],
+          Term::kHasWeight ? w[kIsFirst ? 0 : j] : A(0));
+    if constexpr (kIsFirst) turn(w);
+  }
+}
+
 // s[i][j] += sum_d term(q[d], k[d]) over one slab of transposed operands; `weight` lies like the
 // queries. A slab is summed from zero and then joins what is there: a chain over a long head_dim
 // would round too often.
@@ -18,7 +34,7 @@ PTX_FN void multiply_slab(SharedArray<A> first, SharedArray<A> second, SharedArr
   constexpr bool kIsFirst = kQueries == Queries::kFirst;
   constexpr int kColumns = kTileRows<kRows>, kWeights = kIsFirst ? kRows : kQuad;
   const ThreadPlace place = thread_place();
-  [[maybe_unused]] constexpr int kUnroll = Term::kHasWeight ? 1 : 4;  // a tanh is long enough
+  [[maybe_unused]] constexpr int kUnroll = Term::kHasWeight ? 1 : kStepsAhead<A>;  // a tanh is long
   A sum[kRows][kQuad] = {};
 #pragma unroll kUnroll
   for (int d = 0; d < width; ++d) {
@@ -31,14 +47,7 @@ PTX_FN void multiply_slab(SharedArray<A> first, SharedArray<A> second, SharedArr
       else
         load_values<kWeights>(weight, slab_index<kTileK>(d, place.tx * kQuad), w);
     }
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-#pragma unroll
-      for (int j = 0; j < kQuad; ++j)
-        sum[i][j] = Term::template add<ThreadMath<A>>(
-            sum[i][j], kIsFirst ? a[i] : b[j], kIsFirst ? b[j] : a[i],
-            Term::kHasWeight ? w[kIsFirst ? i : j] : A(0));
-    }
+    add_products<Term, kIsFirst>(a, b, w, sum);
   }
 #pragma unroll
   for (int i = 0; i < kRows; ++i) {
@@ -97,12 +106,27 @@ PTX_FN void store_tile(const A (&x)[kRows][kQuad], SharedArray<A> tile) {
   }
 }
 
+// Of what the thread itself has stored there: x <- x[i][..] of store_tile, and x[..][j].
+template <int kRows, class A>
+PTX_FN void load_tile_row(SharedArray<A> tile, int i, A (&x)[kQuad]) {
+  const ThreadPlace place = thread_place();
+#pragma unroll
+  for (int j = 0; j < kQuad; ++j)
+    x[j] = load(tile, tile_index<kRows>(place.tx * kQuad + j, place.ty * kRows + i));
+}
+template <int kRows, class A>
+PTX_FN void load_tile_column(SharedArray<A> tile, int j, A (&x)[kRows]) {
+  const ThreadPlace place = thread_place();
+  load_values<kRows>(tile, tile_index<kRows>(place.tx * kQuad + j, place.ty * kRows), x);
+}
+
 // Visits add(i, c, weight, x): tile row b's weight for the thread's row i, and column c of `x`'s
 // row b - first, for all b of a slab. Columns beyond `quads` are left out.
-template <int kRows, int kMaxQuads, int kUnroll, class A, class F>
+template <int kRows, int kMaxQuads, class A, class F>
 PTX_FN void for_weighted(SharedArray<A> tile, int first, int count, SharedArray<A> x, int quads,
                          F&& add) {
   const ThreadPlace place = thread_place();
+  [[maybe_unused]] constexpr int kUnroll = kStepsAhead<A>;
 #pragma unroll kUnroll
   for (int b = 0; b < count; ++b) {
     A weight[kRows];
@@ -164,7 +188,7 @@ PTX_FN void accumulate(SharedArray<A> tile, const RowSource<A>& x, int count, Co
                        SharedArray<A> slab, A (&out)[kRows][kColumns], Slope&& slope) {
   for_slabs<kColumns>(x, count, columns, slab, [&](int first, int rows) {
     A sum[kRows][kColumns] = {};
-    for_weighted<kRows, kColumns / kQuad, 4>(
+    for_weighted<kRows, kColumns / kQuad>(
         tile, first, rows, slab, columns.quads,
         [&](int i, int c, A weight, A value) { sum[i][c] += weight * slope(i, c, value); });
 #pragma unroll

@@ -25,6 +25,10 @@ constexpr int kTileK = kSide * kQuad;
 template <class A>
 constexpr int kSlab = sizeof(A) == 4 ? 32 : 16;
 
+// Steps of a product that are loaded ahead: what registers allow beside the sums.
+template <class A>
+constexpr int kStepsAhead = sizeof(A) == 4 ? 4 : 2;
+
 // Accumulated columns: 64 for each quad a thread holds. Wider outputs are shared out among blocks.
 template <class A, class Term>
 constexpr int kQuads = sizeof(A) == 4 && Term::kIsBilinear ? 2 : 1;
@@ -86,15 +90,22 @@ PTX_FN void turn_columns(A (&x)[kRows][kColumns]) {
   for (int i = 0; i < kRows; ++i) turn(x[i]);
 }
 
-// Work items of a kernel are counted in 64 bits; a grid is not.
-constexpr int64_t kMaxGrid = int64_t{1} << 30;
+// A function of float64 takes a hundred instructions: where there is one for each pair, rows take
+// turns; of float32 they lie side by side.
+template <class A, int kRows>
+constexpr int kRowsAtOnce = sizeof(A) == 8 ? 1 : kRows;
 
+// Blocks are counted in 64 bits, over the two axes of a grid.
+constexpr int64_t kGridColumns = int64_t{1} << 30;
+
+PTX_FN int64_t block_number() {
+  return int64_t{ptx::block_index().y} * ptx::grid_size().x + ptx::block_index().x;
+}
+
+// Calls work(i) for i in [0, count), a block each.
 template <class F>
-PTX_FN void for_items(int64_t num_items, F&& work) {
-  for (int64_t item = ptx::block_index().x; item < num_items; item += ptx::grid_size().x) {
-    work(item);
-    ptx::block_sync();  // the next item writes the shared memory this one reads
-  }
+PTX_FN void for_blocks(int64_t count, F&& work) {
+  if (block_number() < count) work(block_number());
 }
 
 // Rows of outputs that lie beyond a sequence's own are written too, unless packed.

@@ -32,18 +32,15 @@ PTX_FN double block_sum(double x) {
 // Calls work(i) for i in [0, count), a warp each.
 template <class F>
 PTX_FN void for_warps(int64_t count, F&& work) {
-  const int64_t step = int64_t{ptx::grid_size().x} * kWarps;
-  for (int64_t i = int64_t{ptx::block_index().x} * kWarps + ptx::warp_index(); i < count; i += step)
-    work(i);
+  const int64_t i = block_number() * kWarps + ptx::warp_index();
+  if (i < count) work(i);
 }
 
 // Calls work(i) for i in [0, count), a thread each.
 template <class F>
 PTX_FN void for_threads(int64_t count, F&& work) {
-  const int64_t step = int64_t{ptx::grid_size().x} * kThreads;
-  for (int64_t i = int64_t{ptx::block_index().x} * kThreads + thread_place().index; i < count;
-       i += step)
-    work(i);
+  const int64_t i = block_number() * kThreads + thread_place().index;
+  if (i < count) work(i);
 }
 
 // A row of a group, counted over all groups of the longest sequence's size.
