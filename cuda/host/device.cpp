@@ -44,10 +44,6 @@ std::string gibibytes(size_t bytes) {
   return text;
 }
 
-std::string version_text(int version) {  // 13000 is 13.0
-  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
-}
-
 }  // namespace
 
 const Device& device_at(int32_t ordinal) {

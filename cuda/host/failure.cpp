@@ -24,6 +24,24 @@ bool is_lasting(cudaError_t code) {
   }
 }
 
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+namespace {
+
+// CUDA calls a driver that is not there too old.
+std::string describe_driver() {
+  int driver = 0, needed = 0;
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)
+    return "; there is no NVIDIA driver on this machine";
+  cudaRuntimeGetVersion(&needed);
+  return "; the NVIDIA driver is for CUDA " + version_text(driver) +
+         ", this build of attnext needs one for CUDA " + version_text(needed);
+}
+
+}  // namespace
+
 std::string describe_failure(const Status& status) {
   if (status.unsupported != nullptr) return status.unsupported;
   std::string text = std::string(status.call) + " failed: " + cudaGetErrorString(status.code) +
@@ -32,6 +50,8 @@ std::string describe_failure(const Status& status) {
     text +=
         "; this, or an earlier call's kernel, has made the device unusable to this process: "
         "start a new one";
+  } else if (status.code == cudaErrorInsufficientDriver) {
+    text += describe_driver();
   } else if (status.code == cudaErrorNoKernelImageForDevice) {
     text += "; build attnext for this device, as with ATTNEXT_CUDA_ARCHS=native";
   }

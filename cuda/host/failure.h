@@ -31,6 +31,7 @@ inline void require_ok(cudaError_t code, const char* call) {
 // Whether the device is lost to this process: CUDA then fails every further call alike.
 bool is_lasting(cudaError_t code);
 
+std::string version_text(int version);  // of CUDA: 13000 is 13.0
 std::string describe_failure(const Status& status);
 
 // Runs `body`, which may throw anything; nothing leaves it, and `error` says what happened.

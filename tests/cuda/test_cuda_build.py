@@ -7,9 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+import attnext
 import native_build
 
 ROOT = native_build.ROOT
@@ -93,6 +96,21 @@ def test_copies_are_on_their_way_while_products_run(name, tmp_path):
     first, last = code.index("HMMA"), code.rindex("HMMA")
     assert "LDGSTS" in code[code.rindex("BAR.SYNC", 0, first) : first]
     assert "BAR.SYNC" not in code[first:last]
+
+
+def test_a_machine_without_a_driver_is_told_so():
+    """The real plug-in is loaded, finds nothing to run on, and the CPU goes on."""
+    if not (Path(attnext.get_include()).parent / "lib" / "libattnext_cuda.so").is_file():
+        pytest.skip("the build has no CUDA: ATTNEXT_CUDA=ON pip install .")
+    if Path("/proc/driver/nvidia/version").exists():
+        pytest.skip("there is a driver")
+    q = np.ones((1, 1, 2, 4), np.float32)
+    with pytest.raises(RuntimeError, match="there is no NVIDIA driver on this machine"):
+        attnext.attention(q, q, q, backend="cuda")
+    found = next(backend for backend in attnext.backends() if backend.name == "cuda")
+    assert not found.available
+    assert "there is no NVIDIA driver on this machine" in found.reason
+    np.testing.assert_array_equal(attnext.attention(q, q, q), q)
 
 
 def test_every_instance_is_named_once():
