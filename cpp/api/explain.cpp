@@ -76,11 +76,12 @@ void check_text(const char* text, size_t capacity, const size_t* size) {
 attnext_status attnext_explain(const attnext_tensor* q, const attnext_tensor* k,
                                const attnext_tensor* v, const attnext_options* options, char* text,
                                size_t capacity, size_t* size) {
+  const bool is_only_check = size == nullptr && capacity == 0;
   return api::guarded("explain", [&] {
-    check_text(text, capacity, size);
+    if (!is_only_check) check_text(text, capacity, size);
     const api::Target target = api::choose_target(complete_options(options));
     const Resolved resolved = resolve_problem(q, k, v, Values::kNeeded, options);
-    if (target.plugin && capacity == 0) return write_text("", text, 0, size);  // only a check
+    if (is_only_check) return;
     const std::string json = target.plugin ? explain_device(target, resolved)
                                            : explain(*target.kernels, resolved.problem);
     write_text(json, text, capacity, size);

@@ -1,4 +1,5 @@
-// How every C function ends: a status, and after a failure this thread's message.
+// What surrounds every C function: arithmetic that does not depend on the caller's; a status at the
+// end, and after a failure this thread's message.
 #pragma once
 
 #include <exception>
@@ -7,6 +8,7 @@
 
 #include "attention/error.h"
 #include "attnext/attnext.h"
+#include "cpu/arithmetic.h"
 #include "cpu/isa.h"
 
 namespace attnext::api {
@@ -17,6 +19,7 @@ attnext_status report(attnext_status status, const char* function, const char* m
 // Runs `body`, which may throw anything; nothing leaves it.
 template <class Body>
 attnext_status guarded(const char* function, Body body) noexcept {
+  const cpu::DefaultArithmetic arithmetic;
   try {
     body();
     return ATTNEXT_OK;

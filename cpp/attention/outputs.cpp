@@ -103,6 +103,7 @@ TensorView with_four_axes(const TensorView& t) {
 
 void require_gradient(const char* name, const TensorView& gradient, const char* axes,
                       const TensorView& input, const Problem& p) {
+  if (!is_present(gradient)) return;
   require_shape(name, gradient, axes,
                 {input.shape[0], input.shape[1], input.shape[2], input.shape[3]});
   require_output(name, gradient, p);
@@ -141,9 +142,9 @@ void check_backward_dtypes(const BackwardParams& params) {
   require_out_dtype(params.out, p);
   require_row_dtype("lse", params.lse, p);
   require_row_dtype("dlse", params.dlse, p);
-  require_dtype("dq", params.dq, dtype, "q's dtype");
-  require_dtype("dk", params.dk, dtype, "k's dtype");
-  require_dtype("dv", params.dv, dtype, "v's dtype");
+  if (is_present(params.dq)) require_dtype("dq", params.dq, dtype, "q's dtype");
+  if (is_present(params.dk)) require_dtype("dk", params.dk, dtype, "k's dtype");
+  if (is_present(params.dv)) require_dtype("dv", params.dv, dtype, "v's dtype");
 }
 
 void check_backward_shapes(const BackwardParams& params) {
@@ -181,9 +182,9 @@ BackwardParams resolve_backward(const Resolved& r, const BackwardInputs& inputs,
                               .out = required_tensor("out", inputs.out),
                               .lse = required_tensor("lse", inputs.lse),
                               .dlse = optional_tensor("dlse", inputs.dlse),
-                              .dq = required_tensor("dq", &gradients.dq),
-                              .dk = required_tensor("dk", &gradients.dk),
-                              .dv = required_tensor("dv", &gradients.dv),
+                              .dq = optional_tensor("dq", &gradients.dq),
+                              .dk = optional_tensor("dk", &gradients.dk),
+                              .dv = optional_tensor("dv", &gradients.dv),
                               .dbias = with_four_axes(optional_tensor("dbias", &gradients.dbias)),
                               .dalibi_slopes = nullptr,
                               .dsinks = nullptr,

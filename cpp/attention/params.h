@@ -78,7 +78,7 @@ struct BackwardParams {
   Problem problem;
   TensorView dout, out;   // [batch, num_heads_q, seqlen_q, head_dim_v]
   TensorView lse, dlse;   // [batch, num_heads_q, seqlen_q]; dlse may be absent
-  TensorView dq, dk, dv;  // as q, k, v
+  TensorView dq, dk, dv;  // as q, k, v; absent: not wanted
   TensorView dbias;       // bias's own axes, ndim 4 (1 where bias is broadcast); absent: not wanted
   double* dalibi_slopes;  // [batch, num_heads_q] or null
   double* dsinks;         // [batch, num_heads_q] or null

@@ -1,10 +1,11 @@
-// How arrays of other libraries come in, and results go out: the DLPack protocol.
+// The DLPack protocol: how another library lends us a tensor, and takes one of ours.
 #include "bindings/dlpack.h"
 
 #include <algorithm>
 #include <new>
 
 #include "bindings/errors.h"
+#include "bindings/tensors.h"
 
 namespace attnext::bindings {
 namespace {
@@ -45,6 +46,21 @@ py::object request_capsule(py::handle producer, const py::object& stream) {
   return method(**arguments);
 }
 
+// The table that a type has for exchanging tensors in C, without Python's calls; null where it has
+// none. One that a subclass inherits knows nothing of what the subclass makes of its memory.
+const DLPackExchangeAPI* exchange_table(py::handle value) {
+  const py::object members = py::type::of(value).attr("__dict__");
+  const auto capsule = py::reinterpret_steal<py::object>(
+      PyObject_GetItem(members.ptr(), py::str("__dlpack_c_exchange_api__").ptr()));
+  if (!capsule) PyErr_Clear();
+  if (!capsule || !PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api")) return nullptr;
+  const auto* table = static_cast<const DLPackExchangeAPI*>(
+      PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+  const DLPackVersion& version = table->header.version;
+  const bool is_known = version.major == DLPACK_MAJOR_VERSION && version.minor >= 3;
+  return is_known ? table : nullptr;
+}
+
 // What an exported tensor keeps alive, and where its axes are written down.
 struct Export {
   std::shared_ptr<void> memory;
@@ -78,6 +94,19 @@ std::unique_ptr<Managed> export_tensor(const attnext_tensor& tensor,
   managed->deleter = delete_export<Managed>;
   managed->manager_ctx = context.release();
   return managed;
+}
+
+std::unique_ptr<DLManagedTensorVersioned> export_versioned(const attnext_tensor& tensor,
+                                                           const std::shared_ptr<void>& memory,
+                                                           DLDevice device) {
+  auto managed = export_tensor<DLManagedTensorVersioned>(tensor, memory, device);
+  managed->version = {DLPACK_MAJOR_VERSION, 0};
+  managed->flags = 0;
+  return managed;
+}
+
+size_t num_bytes(const attnext_tensor& tensor) {
+  return static_cast<size_t>(num_elements(tensor)) * item_size(tensor.dtype);
 }
 
 py::capsule make_capsule(void* managed, const char* name, PyCapsule_Destructor drop) {
@@ -124,23 +153,33 @@ BorrowedTensor::BorrowedTensor(py::handle producer, const py::object& stream) {
   }
 }
 
+BorrowedTensor BorrowedTensor::on_host(py::handle producer) {
+  BorrowedTensor borrowed;
+  const DLPackExchangeAPI* const table = exchange_table(producer);
+  if (!table) return borrowed;
+  if (table->managed_tensor_from_py_object_no_sync(producer.ptr(), &borrowed.versioned_) != 0) {
+    PyErr_Clear();
+    borrowed.versioned_ = nullptr;
+    return borrowed;
+  }
+  if ((*borrowed).device.device_type == kDLCPU) return borrowed;
+  return BorrowedTensor();
+}
+
 BorrowedTensor::~BorrowedTensor() {
   if (versioned_ && versioned_->deleter) versioned_->deleter(versioned_);
   if (legacy_ && legacy_->deleter) legacy_->deleter(legacy_);
 }
 
-ResultTensor::ResultTensor(const attnext_tensor& tensor, int64_t num_bytes)
-    : memory_(::operator new(static_cast<size_t>(num_bytes), kAlignment),
+ResultTensor::ResultTensor(const attnext_tensor& tensor)
+    : memory_(::operator new(num_bytes(tensor), kAlignment),
               [](void* memory) { ::operator delete(memory, kAlignment); }),
       tensor_(tensor) {}
 
-ResultTensor::ResultTensor(const attnext_tensor& tensor, int64_t num_bytes, int32_t backend,
-                           int32_t device)
+ResultTensor::ResultTensor(const attnext_tensor& tensor, int32_t backend, int32_t device)
     : tensor_(tensor), device_{kDLCUDA, device} {
   void* memory = nullptr;
-  run([&] {
-    return attnext_device_allocate(backend, device, static_cast<size_t>(num_bytes), &memory);
-  });
+  run([&] { return attnext_device_allocate(backend, device, num_bytes(tensor), &memory); });
   memory_ = std::shared_ptr<void>(
       memory, [=](void* taken) { attnext_device_free(backend, device, taken); });
 }
@@ -152,12 +191,20 @@ py::capsule ResultTensor::dlpack(bool is_versioned) const {
       drop_capsule<DLManagedTensor>(capsule, kLegacyName);
     });
   }
-  auto managed = export_tensor<DLManagedTensorVersioned>(tensor_, memory_, device_);
-  managed->version = {DLPACK_MAJOR_VERSION, 0};
-  managed->flags = 0;
+  auto managed = export_versioned(tensor_, memory_, device_);
   return make_capsule(managed.release(), kVersionedName, [](PyObject* capsule) {
     drop_capsule<DLManagedTensorVersioned>(capsule, kVersionedName);
   });
+}
+
+py::object ResultTensor::taken_by(py::handle like) const {
+  const DLPackExchangeAPI* const table = exchange_table(like);
+  if (!table || device_.device_type != kDLCPU) return {};
+  void* array = nullptr;
+  auto managed = export_versioned(tensor_, memory_, device_);
+  if (table->managed_tensor_to_py_object_no_sync(managed.release(), &array) != 0)
+    throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(static_cast<PyObject*>(array));
 }
 
 void register_result_tensor(py::module_& m) {

@@ -1,4 +1,4 @@
-// How arrays of other libraries come in, and results go out: the DLPack protocol.
+// The DLPack protocol: how another library lends us a tensor, and takes one of ours.
 #pragma once
 
 #include <dlpack/dlpack.h>
@@ -21,6 +21,9 @@ class BorrowedTensor {
   // Asks `producer` for a capsule, versioned or legacy, and takes it over. `stream`: what the array
   // API calls the consumer's, for memory on a device.
   explicit BorrowedTensor(py::handle producer, const py::object& stream = py::none());
+  // Through the table that the producer's type has for calls from C; empty where it has none, where
+  // the table refuses, and where the tensor is not in host memory.
+  static BorrowedTensor on_host(py::handle producer);
   BorrowedTensor(BorrowedTensor&& other) noexcept { *this = std::move(other); }
   BorrowedTensor& operator=(BorrowedTensor&& other) noexcept {
     std::swap(legacy_, other.legacy_);
@@ -29,6 +32,7 @@ class BorrowedTensor {
   }
   ~BorrowedTensor();
 
+  explicit operator bool() const { return versioned_ || legacy_; }
   const DLTensor& operator*() const {
     return versioned_ ? versioned_->dl_tensor : legacy_->dl_tensor;
   }
@@ -41,15 +45,17 @@ class BorrowedTensor {
   DLManagedTensorVersioned* versioned_ = nullptr;
 };
 
-// A contiguous result on its way to another library, which takes it by `from_dlpack`.
+// A contiguous result on its way to another library, which takes it by `from_dlpack`, or in C.
 class ResultTensor {
  public:
-  ResultTensor(const attnext_tensor& tensor, int64_t num_bytes);
+  explicit ResultTensor(const attnext_tensor& tensor);
   // On a device of `backend`; raises Refusal where there is no memory.
-  ResultTensor(const attnext_tensor& tensor, int64_t num_bytes, int32_t backend, int32_t device);
+  ResultTensor(const attnext_tensor& tensor, int32_t backend, int32_t device);
   DLDevice device() const { return device_; }
   void* data() const { return memory_.get(); }
   py::capsule dlpack(bool is_versioned) const;
+  // As an array of the type of `like`, where that has a table for it; null elsewhere.
+  py::object taken_by(py::handle like) const;
 
  private:
   std::shared_ptr<void> memory_;

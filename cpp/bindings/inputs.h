@@ -2,6 +2,7 @@
 #pragma once
 
 #include "bindings/options.h"
+#include "bindings/outputs.h"
 
 namespace attnext::bindings {
 
@@ -22,6 +23,10 @@ struct Inputs {
     return to_canonical(array.tensor, options.layout);
   }
 
+  bool computes_on_device() const {
+    const int32_t backend = options.c.backend;
+    return q_array.place.is_cuda() || backend == ATTNEXT_CUDA || backend == ATTNEXT_CUDA_EMULATED;
+  }
   bool has_ragged_keys() const { return options.is_packed() || options.is_paged(); }
   int rank() const { return q_array.tensor.ndim; }
   int32_t dtype() const { return q_array.tensor.dtype; }

@@ -50,6 +50,42 @@ Array import_out(py::handle given, const Inputs& inputs) {
   return out;
 }
 
+// What backward writes: the gradients wanted, in the order of AttentionGrads.
+struct Gradients {
+  static constexpr int kCount = 9;
+  attnext_gradients c;
+  Output results[kCount];
+  int32_t wanted;
+
+  Gradients(const Inputs& inputs, int32_t wanted_fields) : wanted(wanted_fields) {
+    attnext_gradients_init(&c);
+    Output* result = results;
+    const auto make = [&](const Array& array, bool is_asked_for) -> const attnext_tensor& {
+      if (is_asked_for && array.is_present()) *result = inputs.new_like(array);
+      return result++->tensor;
+    };
+    const auto is_wanted = [&] { return (wanted >> (result - results) & 1) != 0; };
+    const Layout layout = inputs.options.layout;
+    const bool is_on_device = inputs.computes_on_device();  // where all three are written
+    c.dq = optional_canonical(make(inputs.q_array, is_wanted() || is_on_device), layout);
+    c.dk = optional_canonical(make(inputs.k_array, is_wanted() || is_on_device), layout);
+    c.dv = optional_canonical(make(inputs.v_array, is_wanted() || is_on_device), layout);
+    for (const OptionGradient& option : kOptionGradients)
+      c.*option.tensor = make(inputs.options.*option.array, is_wanted());
+  }
+
+  static attnext_tensor optional_canonical(const attnext_tensor& tensor, Layout layout) {
+    return tensor.dtype == ATTNEXT_ABSENT ? tensor : to_canonical(tensor, layout);
+  }
+
+  py::tuple finish() const {
+    py::tuple finished(kCount);
+    for (int i = 0; i < kCount; ++i)
+      finished[i] = (wanted >> i & 1) != 0 ? results[i].finish() : py::none();
+    return finished;
+  }
+};
+
 }  // namespace
 
 py::object forward(py::handle q, py::handle k, py::handle v, const py::tuple& options,
@@ -80,7 +116,7 @@ py::object forward(py::handle q, py::handle k, py::handle v, const py::tuple& op
 
 py::tuple backward(py::handle dout, py::handle q, py::handle k, py::handle v, py::handle out,
                    py::handle lse, py::handle dlse, const py::tuple& options,
-                   uint32_t dropout_stream) {
+                   uint32_t dropout_stream, int32_t wanted) {
   Inputs inputs(q, k, v, options);
   if (inputs.options.is_paged())
     raise(PyExc_NotImplementedError, "block_table is for the forward pass only");
@@ -91,30 +127,14 @@ py::tuple backward(py::handle dout, py::handle q, py::handle k, py::handle v, py
   const attnext_tensor c_dout = inputs.canonical(dout_array), c_out = inputs.canonical(out_array);
 
   check_inputs(inputs);  // before memory is taken for gradients of shapes that do not fit
-  Output results[9];
-  results[0] = inputs.new_like(inputs.q_array);
-  results[1] = inputs.new_like(inputs.k_array);
-  results[2] = inputs.new_like(inputs.v_array);
-  attnext_gradients gradients;
-  attnext_gradients_init(&gradients);
-  gradients.dq = to_canonical(results[0].tensor, inputs.options.layout);
-  gradients.dk = to_canonical(results[1].tensor, inputs.options.layout);
-  gradients.dv = to_canonical(results[2].tensor, inputs.options.layout);
-  Output* result = results + 3;
-  for (const OptionGradient& option : kOptionGradients) {
-    const Array& array = inputs.options.*option.array;
-    if (array.is_present()) *result = inputs.new_like(array);
-    gradients.*option.tensor = result++->tensor;
-  }
+  Gradients results(inputs, wanted);
   run([&] {
     return attnext_backward(&c_dout, &inputs.q, &inputs.k, &inputs.v, &c_out, &lse_array.tensor,
                             dlse_array.is_present() ? &dlse_array.tensor : nullptr,
-                            &inputs.options.c, &gradients);
+                            &inputs.options.c, &results.c);
   });
   inputs.wait_if_needed();
-  py::tuple finished(std::size(results));
-  for (size_t i = 0; i < std::size(results); ++i) finished[i] = results[i].finish();
-  return finished;
+  return results.finish();
 }
 
 py::tuple stats(py::handle q, py::handle k, const py::tuple& options) {
@@ -225,9 +245,8 @@ std::string explain(py::handle q, py::handle k, py::handle v, const py::tuple& o
 
 void check_inputs(const Inputs& inputs) {
   const attnext_tensor& v = inputs.v_array.is_present() ? inputs.v : inputs.k;
-  size_t size = 0;
   run([&] {
-    return attnext_explain(&inputs.q, &inputs.k, &v, &inputs.options.c, nullptr, 0, &size);
+    return attnext_explain(&inputs.q, &inputs.k, &v, &inputs.options.c, nullptr, 0, nullptr);
   });
 }
 

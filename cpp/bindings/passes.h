@@ -10,9 +10,10 @@ py::object forward(py::handle q, py::handle k, py::handle v, const py::tuple& op
                    py::handle return_lse, py::handle out, uint32_t dropout_stream,
                    bool is_unrounded);
 
+// Bit i of `wanted` asks for field i of AttentionGrads; what it belongs to has to be there too.
 py::tuple backward(py::handle dout, py::handle q, py::handle k, py::handle v, py::handle out,
                    py::handle lse, py::handle dlse, const py::tuple& options,
-                   uint32_t dropout_stream);
+                   uint32_t dropout_stream, int32_t wanted);
 
 py::object weights(py::handle q, py::handle k, const py::tuple& options, py::handle rows);
 

@@ -22,7 +22,7 @@ static void add_block(const BackwardParams& params, const BackwardSums<A>& sums,
     const GradientPanel<A>& panel = w.panels[i];
     const TensorView natural = {
         w.dq, {}, {0, 0, width, 1}, 4, static_cast<int32_t>(kAccumulatorDType<A>)};
-    if constexpr (!Term::kHasWeight)
+    if (!Term::kHasWeight && sums.wanted.dq)
       store_transposed<A>(panel.panel, panel.dq_t, ones, p.head_dim, natural, [&](int64_t row) {
         return reinterpret_cast<char*>(w.dq + (row - rows.begin) * width);
       });
@@ -32,6 +32,7 @@ static void add_block(const BackwardParams& params, const BackwardSums<A>& sums,
         sums.rows[at * kNumRowSums + i] += panel.sums[i][lane];
     }
   }
+  if (!sums.wanted.dq) return;
   for (int64_t row = rows.begin; row < rows.end; ++row) {
     A* out = sums.dq ? sums.dq + (row_base(sums, g) + row) * width
                      : reinterpret_cast<A*>(row_pointer(g, params.dq, row));
@@ -48,24 +49,25 @@ static void store_chunk(const BackwardParams& params, const Group& g, Span chunk
   const int64_t width = padded<A>(p.head_dim), width_v = padded<A>(p.head_dim_v);
   for (int64_t key = chunk.begin; key < chunk.end; ++key) {
     A *dk = w.dk + (key - chunk.begin) * width, *dv = w.dv + (key - chunk.begin) * width_v;
+    if (is_present(params.dv))
+      store_row<A>(key_pointer(g, params.dv, key), dtype_of(params.dv), params.dv.strides[3],
+                   p.head_dim_v, dv);
+    if (!is_present(params.dk)) continue;
     if (p.score == Score::kCosine) {
       load_row<A>(key_pointer(g, p.k, key), dtype_of(p.k), p.k.strides[3], p.head_dim, w.q);
       unnormalise_gradient<A>(w.q, width, dk);
     }
     store_row<A>(key_pointer(g, params.dk, key), dtype_of(params.dk), params.dk.strides[3],
                  p.head_dim, dk);
-    store_row<A>(key_pointer(g, params.dv, key), dtype_of(params.dv), params.dv.strides[3],
-                 p.head_dim_v, dv);
   }
 }
 
-template <class A>
 static void fill_key_padding(const BackwardParams& params, const Group& g) {
   const Problem& p = params.problem;
   if (p.is_packed) return;
   for (int64_t key = g.mask.seqlen_k; key < p.seqlen_k; ++key) {
-    fill_row<A>(key_pointer(g, params.dk, key), params.dk, p.head_dim, A(0));
-    fill_row<A>(key_pointer(g, params.dv, key), params.dv, p.head_dim_v, A(0));
+    if (is_present(params.dk)) clear_row(key_pointer(g, params.dk, key), params.dk, p.head_dim);
+    if (is_present(params.dv)) clear_row(key_pointer(g, params.dv, key), params.dv, p.head_dim_v);
   }
 }
 
@@ -167,6 +169,7 @@ static void carve_sums(const BackwardParams& params, int64_t items, Arena* arena
     return is_wanted ? take<A>(arena, max_of(count, 1)) : nullptr;
   };
   sums->bias_sum = bias_sum_of(params);
+  sums->wanted = products_wanted(params);
   sums->progress = take<int64_t>(arena, items);
   sums->lse_log2 = take<A>(arena, rows);
   sums->lse_rest = take<A>(arena, rows);
@@ -176,7 +179,7 @@ static void carve_sums(const BackwardParams& params, int64_t items, Arena* arena
   sums->rows = has_row_sums ? take<double>(arena, rows * kNumRowSums) : nullptr;
   sums->bias_keys = take_if(sums->bias_sum == BiasSum::kPerKey, keys * p.num_heads_q);
   sums->weight = params.dweight ? take<double>(arena, items * p.group_size * width) : nullptr;
-  sums->dq = take_if(!adds_to_dq<A>(params), rows * width);
+  sums->dq = take_if(sums->wanted.dq && !adds_to_dq<A>(params), rows * width);
   const bool is_dense = sums->bias_sum == BiasSum::kDense;
   const bool adds_to_dbias = is_dense && dtype_of(params.dbias) == kAccumulatorDType<A>;
   A* dense = take_if(is_dense && !adds_to_dbias, is_dense ? num_elements(params.dbias) : 0);
@@ -233,7 +236,7 @@ static void run_item(const BackwardParams& params, const BackwardSums<A>& sums,
   Predecessors before = {place.index > 0 ? item - 1 : -1, -1};
   if (sums.bias_sum == BiasSum::kDense)
     before.same_bias = bias_predecessor(p, params.dbias, items, place, chunk);
-  if (place.index == 0) fill_key_padding<A>(params, g);
+  if (place.index == 0) fill_key_padding(params, g);
   backward_item<A, Term>(params, sums, g, keys, item, before, w);
 }
 
@@ -272,7 +275,7 @@ static void run_backward(const BackwardParams& params) {
     run_item<A, Term>(params, sums, items, item, w);
   });
   finish_sums<A>(params, sums, items);
-  if (!sums.dq) return;
+  if (!sums.dq || !is_present(params.dq)) return;
   run_items(groups, workers, [&](int64_t i, int worker) {
     finish_dq<A>(params, sums, group_at(i), scratch[worker].q);
   });

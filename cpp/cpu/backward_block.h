@@ -9,6 +9,18 @@
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
 
+// Which of the five products are asked for, beside the scores; the additive score has its own.
+struct ProductsWanted {
+  bool dp, dq, dk, dv;
+};
+
+ATTNEXT_HD ProductsWanted products_wanted(const BackwardParams& params) {
+  const bool dq = is_present(params.dq) || params.dscore_bias, dk = is_present(params.dk);
+  const bool has_sums = params.dscale || params.dalibi_slopes || params.dsinks || params.dweight ||
+                        is_present(params.dbias);
+  return {dq || dk || has_sums, dq, dk, is_present(params.dv)};
+}
+
 // Sums shared by all items, in the accumulator type. Rows of a group lie together: row_base(..) +
 // row.
 template <class A>
@@ -24,6 +36,7 @@ struct BackwardSums {
   A* dq;                    // [rows, padded head_dim], null: dq itself is added to
   TensorView dbias;         // accumulators of a dense bias gradient, as a broadcast view
   BiasSum bias_sum;
+  ProductsWanted wanted;
 };
 
 template <class A>
@@ -232,12 +245,14 @@ static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted&
                            w.weight_t[panel_index], divide_up(p.head_dim, kPack<Term>),
                            RebuildWeights<A, Term>{modifiers, panel->lse_log2, panel->lse_rest,
                                                    dropout, p_tile, rows});
+    if (!sums.wanted.dp) continue;
     multiply_keys<A, PlainDot<Term>>(
         part.vectors, keys.v, part.keys, operands<Term>(panel->dout_t), panel->dout_t,
         divide_up(p.head_dim_v, kPack<Term>),  // dp = dout vT
         DifferentiateSoftmax<A, Term>{modifiers, panel->delta, panel->panel.scale, dropout, p_tile,
                                       ds_tile, modifiers.begin || modifiers.mask || modifiers.bias,
                                       rows});
+    if (!sums.wanted.dq) continue;
     const Span sum_keys = {part.keys.begin / kPack<Term>, divide_up(part.keys.end, kPack<Term>)};
     if constexpr (kIsPaired<Term>)  // dq += ds k
       accumulate<A, Term>(part.vectors, keys.k_sum, sum_keys, p.head_dim, rows.ds_pairs,
@@ -320,17 +335,20 @@ static void differentiate_block(const BackwardSums<A>& sums, const RowSumsWanted
   // Of rows in pairs, both are read as one operand.
   const int64_t row = seeing.begin / kPack<Term>, row_stride = stride / kPack<Term>;
   const int64_t num_rows = divide_up(seeing.end - seeing.begin, kPack<Term>);
-  accumulate_key_gradient<A, PlainDot<Term>>(
-      reinterpret_cast<const Operand<Term, A>*>(all_p) + row, row_stride, num_keys,
-      operands<Term>(w.dout) + row * width_v, width_v, num_rows, {},
-      w.dv + first * width_v);  // dv += pT dout
-  if constexpr (Term::kHasWeight)
-    spread_additive<A>(p, rows, num_keys, key_rows.k, stride, w.dk + first * width, w);
-  else
+  if (sums.wanted.dv)
+    accumulate_key_gradient<A, PlainDot<Term>>(
+        reinterpret_cast<const Operand<Term, A>*>(all_p) + row, row_stride, num_keys,
+        operands<Term>(w.dout) + row * width_v, width_v, num_rows, {},
+        w.dv + first * width_v);  // dv += pT dout
+  if constexpr (Term::kHasWeight) {
+    if (sums.wanted.dp)
+      spread_additive<A>(p, rows, num_keys, key_rows.k, stride, w.dk + first * width, w);
+  } else if (sums.wanted.dk) {
     accumulate_key_gradient<A, Term>(  // dk += dsT q
         reinterpret_cast<const Operand<Term, A>*>(all_ds) + row, row_stride, num_keys,
         operands<Term>(w.q) + row * width, width, num_rows, plain_rows(key_rows.k),
         w.dk + first * width);
+  }
 }
 
 }  // namespace ATTNEXT_ISA_NAMESPACE

@@ -42,7 +42,7 @@ static void prepare_group(const BackwardParams& params, const BackwardSums<A>& s
   const Problem& p = params.problem;
   const int64_t base = row_base(sums, g), width = padded<A>(p.head_dim);
   for (int64_t row = 0; row < g.num_rows; ++row) {
-    const double delta = row_delta<A>(params, g, row);
+    const double delta = sums.wanted.dp ? row_delta<A>(params, g, row) : 0;
     const double lse = read_element<double>(row_pointer(g, params.lse, row), dtype_of(params.lse));
     sums.delta[base + row] = static_cast<A>(delta);
     const double lse_log2 = row_lse_log2(lse);
@@ -54,9 +54,10 @@ static void prepare_group(const BackwardParams& params, const BackwardSums<A>& s
       std::memset(sums.rows + (base + row) * kNumRowSums, 0, sizeof(double) * kNumRowSums);
     if (sums.dq) std::memset(sums.dq + (base + row) * width, 0, sizeof(A) * width);
   }
+  if (!is_present(params.dq)) return;
   const int64_t last = p.is_packed ? g.num_rows : p.seqlen_q * p.group_size;
   for (int64_t row = sums.dq ? g.num_rows : 0; row < last; ++row)
-    fill_row<A>(row_pointer(g, params.dq, row), params.dq, p.head_dim, A(0));
+    clear_row(row_pointer(g, params.dq, row), params.dq, p.head_dim);
 }
 
 // Accumulated rows -> dq: conversion, and for cosine the step from the normalised row to the row.

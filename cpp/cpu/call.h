@@ -7,6 +7,7 @@
 #include <thread>
 #include <utility>
 
+#include "cpu/arithmetic.h"
 #include "cpu/parallel.h"
 
 namespace attnext::cpu {
@@ -29,6 +30,7 @@ inline void relax() {
 inline thread_local bool is_inside_item = false;
 
 struct InsideItem {
+  const DefaultArithmetic arithmetic;  // an embedder's threads may have one of their own
   const bool was_inside = std::exchange(is_inside_item, true);
   ~InsideItem() { is_inside_item = was_inside; }
 };

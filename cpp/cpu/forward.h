@@ -141,7 +141,7 @@ static void fill_padding(const ForwardParams& params, const Group& g) {
   const Problem& p = params.problem;
   if (p.is_packed) return;
   for (int64_t row = g.num_rows; row < p.seqlen_q * p.group_size; ++row) {
-    fill_row<A>(row_pointer(g, params.out, row), params.out, p.head_dim_v, A(0));
+    clear_row(row_pointer(g, params.out, row), params.out, p.head_dim_v);
     if (is_present(params.lse))
       write_element<A>(row_pointer(g, params.lse, row), dtype_of(params.lse), A(-__builtin_inf()));
   }

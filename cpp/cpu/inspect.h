@@ -79,7 +79,7 @@ static void weights_block(const WeightsParams& params, const Group& g, Span rows
     return static_cast<char*>(out.data) + index * size_of(dtype_of(out));
   };
   for (int64_t row = rows.begin; row < rows.end; ++row)
-    fill_row<A>(row_of(row), out, g.problem->seqlen_k, A(0));
+    clear_row(row_of(row), out, g.problem->seqlen_k);
   const int64_t existing = min_of(rows.end, g.num_rows);
   if (rows.begin >= existing) return;
   BlockWeights<A> weights;

@@ -1,5 +1,4 @@
 // The passes as XLA calls them: one FFI target for each.
-#include <cfenv>
 #include <exception>
 #include <new>
 
@@ -50,26 +49,9 @@ ffi::ErrorCode code_of(attnext_status status) {
   }
 }
 
-// XLA's threads take subnormal numbers for zero, attnext's own do not: whoever computes a block,
-// the result must be the same.
-class DefaultArithmetic {
- public:
-  DefaultArithmetic() {
-    std::fegetenv(&callers_);
-    std::fesetenv(FE_DFL_ENV);
-  }
-  ~DefaultArithmetic() { std::fesetenv(&callers_); }
-  DefaultArithmetic(const DefaultArithmetic&) = delete;
-  DefaultArithmetic& operator=(const DefaultArithmetic&) = delete;
-
- private:
-  std::fenv_t callers_;
-};
-
 // XLA is built without exceptions: none may reach it.
 template <Pass pass>
 ffi::Error run(ffi::RemainingArgs inputs, ffi::RemainingRets results, ffi::Dictionary attributes) {
-  const DefaultArithmetic arithmetic;
   try {
     Call call;
     if (ffi::Error error = read_call(inputs, results, attributes, call); error.failure())

@@ -14,12 +14,10 @@ from .bidirectional import (
     bidirectional_attention,
     bidirectional_attention_backward,
 )
+from .gradients import AttentionGrads, attention_backward, attention_vjp
 from .passes import (
-    AttentionGrads,
     AttentionStats,
-    attention_backward,
     attention_stats,
-    attention_vjp,
     attention_weights,
     dropout_mask,
     explain,

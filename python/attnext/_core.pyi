@@ -39,6 +39,7 @@ def backward(
     dlse: Any,
     options: tuple[Any, ...],
     dropout_stream: int,
+    wanted: int,
     /,
 ) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, Any]: ...
 def weights(q: Any, k: Any, options: tuple[Any, ...], rows: Any, /) -> Any: ...

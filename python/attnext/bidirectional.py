@@ -9,6 +9,7 @@ import numpy as np
 from . import _core
 from .arguments import flag
 from .errors import speaking_of
+from .gradients import ALL
 from .libraries import is_array, namespace, widened
 from .options import DEFAULTS, Options, pack_options, take_options
 
@@ -173,12 +174,12 @@ def bidirectional_attention_backward(
             arrays = (dout_q, dout_k, q, k, v_q, v_k, out_q, out_k, lse_q, lse_k)
             return BidirectionalGrads(*run_bidirectional_backward(arrays, dlse_q, dlse_k, rows))
         dq, dk, dv_k, dbias, *others = _core.backward(
-            dout_q, q, k, v_k, out_q, lse_q, dlse_q, rows, ROWS
+            dout_q, q, k, v_k, out_q, lse_q, dlse_q, rows, ROWS, ALL
         )
     with speaking_of(name, COLUMN_NAMES):
         dk_columns, dq_columns, dv_q, dbias_columns, *others_columns = _core.backward(
             dout_k, _repeat_heads(k, q, rows), q, v_q, out_k, lse_k, dlse_k, _transpose(rows),
-            COLUMNS,
+            COLUMNS, ALL,
         )  # fmt: skip
     # In place where the library can: at most two gradients more than the result are ever there.
     dq += dq_columns

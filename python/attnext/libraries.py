@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
+#: What `namespace` has found, which takes longer than attention of a few tokens.
+_NAMESPACES: WeakKeyDictionary[type, Any] = WeakKeyDictionary()
+
 
 def namespace(array: Any) -> Any:
-    """The array API functions for `array`'s library."""
-    from array_api_compat import array_namespace
+    """The array API functions for `array`'s library; TypeError where that is not a known one."""
+    found = _NAMESPACES.get(type(array))
+    if found is None:
+        from array_api_compat import array_namespace
 
-    return array_namespace(array)
+        found = _NAMESPACES[type(array)] = array_namespace(array)
+    return found
 
 
 def is_array(value: Any) -> bool:

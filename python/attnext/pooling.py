@@ -8,8 +8,8 @@ import numpy as np
 
 from .attention import AdditiveScore, attention
 from .errors import speaking_of
+from .gradients import attention_vjp
 from .libraries import is_array, namespace
-from .passes import attention_vjp
 
 __all__ = ["PoolGrads", "attention_pool", "attention_pool_backward"]
 

@@ -48,11 +48,14 @@ static void store_panel(const Group& g, const Panel<A>& panel, const RowState<A>
                      lse[row - panel.rows.begin]);
 }
 
-// One value for all `count` elements of a row.
-template <class A>
-static void fill_row(char* row, const TensorView& t, int64_t count, A value) {
-  for (int64_t i = 0; i < count; ++i)
-    write_element<A>(row + i * t.strides[3] * size_of(dtype_of(t)), dtype_of(t), value);
+// Zeros for all `count` elements of a row: in every type they are zero bytes.
+static void clear_row(char* row, const TensorView& t, int64_t count) {
+  const int64_t size = size_of(dtype_of(t)), step = t.strides[3] * size;
+  if (t.strides[3] == 1) {
+    std::memset(row, 0, static_cast<size_t>(count * size));
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) std::memset(row + i * step, 0, static_cast<size_t>(size));
 }
 
 }  // namespace ATTNEXT_ISA_NAMESPACE

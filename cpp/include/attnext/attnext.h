@@ -131,9 +131,9 @@ typedef struct attnext_options {
                    NULL: the legacy default stream */
 } attnext_options;
 
-/* Gradients wanted of attnext_backward. dq, dk, dv are required; the others are computed where
- * present, each in the shape of the option it belongs to, in any float dtype. Overlapping elements
- * (stride 0) are an error. */
+/* Gradients wanted of attnext_backward: those present are computed, each in the shape of what it
+ * belongs to; dq, dk, dv in q's dtype, the others in any float dtype. A CUDA back end requires dq,
+ * dk and dv. Overlapping elements (stride 0) are an error. */
 typedef struct attnext_gradients {
   size_t struct_size;
   attnext_tensor dq, dk, dv;
@@ -213,7 +213,8 @@ ATTNEXT_API attnext_status attnext_dropout_mask_on(const attnext_options* option
                                                    const int64_t shape[4], uint8_t* keep);
 
 /* A JSON object saying which kernel attnext_forward would run and why. Writes at most `capacity`
- * bytes, NUL included, and the size needed into `*size`. */
+ * bytes, NUL included, and the size needed into `*size`; with capacity 0 and `size` NULL the call
+ * is only checked. */
 ATTNEXT_API attnext_status attnext_explain(const attnext_tensor* q, const attnext_tensor* k,
                                            const attnext_tensor* v, const attnext_options* options,
                                            char* text, size_t capacity, size_t* size);

@@ -9,6 +9,7 @@ import numpy as np
 
 from attnext import _core
 from attnext.attention import AdditiveScore
+from attnext.gradients import ALL
 from attnext.options import DEFAULTS
 
 from .problem import ADDITIVE, CAUSALS, SCORES
@@ -76,7 +77,7 @@ class Callback:
 
     def _backward(self, a: dict[str, Any], options: tuple[Any, ...]) -> dict[str, Any]:
         dout, q, k, v, out, lse = (a[name] for name in ("dout", "q", "k", "v", "out", "lse"))
-        grads = _core.backward(dout, q, k, v, out, lse, a.get("dlse"), options, self._stream())
+        grads = _core.backward(dout, q, k, v, out, lse, a.get("dlse"), options, self._stream(), ALL)
         names = ("q", "k", "v", "bias", "alibi_slopes", "sinks", "scale", "weight", "score_bias")
         return {f"d{name}": grad for name, grad in zip(names, grads, strict=True)}
 

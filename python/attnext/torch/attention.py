@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from .. import passes
 from ..attention import AdditiveScore
 from ..attention import attention as array_attention
+from ..gradients import AttentionGrads
+from ..gradients import attention_backward as array_backward
 from . import options as op_options
 from .derivatives import differentiable, refused_twice, save_nothing
 from .operators import cast_in_autocast, define, require_tensors
@@ -170,8 +171,9 @@ def _backward_kernel(
 ) -> list[torch.Tensor]:
     *options, wanted = rest
     arrays = map(detached, (dout, q, k, v, out, lse))
-    grads = passes.attention_backward(
-        *arrays, dlse=detached(dlse), **op_options.decode(tuple(options))
+    names = [name for name, is_wanted in zip(AttentionGrads._fields, wanted) if is_wanted]
+    grads = array_backward(
+        *arrays, dlse=detached(dlse), wanted=names, **op_options.decode(tuple(options))
     )
     return [grad for grad, is_wanted in zip(grads, wanted) if is_wanted]
 

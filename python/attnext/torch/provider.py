@@ -9,7 +9,7 @@ import torch
 import torch.nn.attention
 
 from ..attention import attention as array_attention
-from ..passes import attention_backward
+from ..gradients import attention_backward
 from .options import detached
 from .sdpa import scaled_dot_product_attention, split_mask
 
@@ -151,7 +151,8 @@ def _fused_backward(
     options = _fused_options(query, key, dropout_p, is_causal, attn_mask, scale)
     dout, q, k, v, rows = (detached(x).transpose(1, 2) for x in (grad_out, query, key, value, out))
     lse = detached(logsumexp)
-    grads = attention_backward(dout, q, k, v, rows, lse, layout="bshd", **options)
+    wanted = ("dq", "dk", "dv")  # a bias made of attn_mask gets no gradient here
+    grads = attention_backward(dout, q, k, v, rows, lse, layout="bshd", wanted=wanted, **options)
     return tuple(grad.transpose(1, 2) for grad in grads[:3])
 
 
