@@ -28,7 +28,8 @@ constexpr int kGradientKeys = 4, kGradientVectors = 4;
 constexpr int kGradientKeys = 4, kGradientVectors = 2;
 #endif
 
-// Query rows side by side in lanes, and how many such panels share one pass over a key tile.
+// Query rows side by side in lanes, and how many such panels share one pass over a key tile. AVX2,
+// whose panels are half as wide, gains nothing from 8 of them, and its backward loses 1 to 5 points.
 template <class A>
 constexpr int kPanelLanes = kPanelVectors * kLanes<A>;
 constexpr int kMaxPanels = 4;
