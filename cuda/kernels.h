@@ -118,13 +118,14 @@ int describe_forward(const ForwardParams& params, const Device& device, char* te
 
 }  // namespace simt
 
-// mma.sync kernels for 16-bit inputs.
+// mma.sync kernels for 16-bit inputs; for float32 ones where `allows_tf32`: a product of float32 is
+// then made from three of tf32.
 namespace mma {
 
 // Null: `forward` runs this problem. Otherwise why it does not, for explain: "head_dim is not a
 // multiple of 8". Asked on every call, so it is cheap, and reads only the structs themselves.
-const char* why_not_forward(const ForwardParams& params, const Device& device);
-const char* why_not_backward(const BackwardParams& params, const Device& device);
+const char* why_not_forward(const ForwardParams& params, bool allows_tf32, const Device& device);
+const char* why_not_backward(const BackwardParams& params, bool allows_tf32, const Device& device);
 
 Status forward(const ForwardParams& params, Launch& launch);
 Status backward(const BackwardParams& params, Launch& launch);

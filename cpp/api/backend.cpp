@@ -122,7 +122,10 @@ Target choose_target(const attnext_options& o) {
     return {&usable_kernels(), nullptr, {}};
   }
   const int32_t backend = o.backend == ATTNEXT_AUTO ? ATTNEXT_CUDA : o.backend;
-  return {nullptr, &require_plugin(backend), {is_host, o.device, is_host ? nullptr : o.stream}};
+  const bool allows_tf32 = attnext_get_float32_precision() == ATTNEXT_FAST;
+  return {nullptr,
+          &require_plugin(backend),
+          {is_host, allows_tf32, o.device, is_host ? nullptr : o.stream}};
 }
 
 void Target::rethrow(attnext_status status, const char* error) {
@@ -163,7 +166,7 @@ attnext_status attnext_device_free(int32_t backend, int32_t device, void* memory
 attnext_status attnext_device_copy(int32_t backend, int32_t device, void* stream, void* target,
                                    const void* source, size_t bytes) {
   return api::guarded("device_copy", [&] {
-    const api::Target on{nullptr, &api::require_plugin(backend), {false, device, stream}};
+    const api::Target on{nullptr, &api::require_plugin(backend), {false, false, device, stream}};
     on.run(&Plugin::copy, target, source, bytes);
   });
 }

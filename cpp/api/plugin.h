@@ -11,6 +11,7 @@ namespace attnext {
 // waits. In CUDA memory: work is queued on `stream`, and nothing waits.
 struct DeviceCall {
   bool is_host_memory;
+  bool allows_tf32;  // a product of float32 may be made from three of tf32
   int32_t device;
   void* stream;
 };
@@ -45,7 +46,7 @@ struct Plugin {
 // Changes with every struct that crosses: a plug-in of another build is refused, not misread.
 constexpr uint64_t kPluginLayout = (sizeof(ForwardParams) * 31 + sizeof(BackwardParams)) * 31 * 31 +
                                    sizeof(WeightsParams) * 961 + sizeof(StatsParams) * 31 +
-                                   sizeof(attnext_gradients) + sizeof(Plugin*) * 7 + 1;
+                                   sizeof(attnext_gradients) + sizeof(Plugin*) * 7 + 2;
 
 // The one symbol a plug-in exports.
 constexpr const char* kPluginSymbol = "attnext_cuda_plugin";

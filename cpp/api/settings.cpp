@@ -1,4 +1,6 @@
-// What a caller may ask of the library itself: version, last error, instruction sets, threads.
+// What a caller may ask of the library itself: version, last error, instruction sets, threads,
+// precision.
+#include <atomic>
 #include <cstdio>
 
 #include "api/guard.h"
@@ -10,6 +12,8 @@ namespace {
 
 // Of fixed size, so that "out of memory" needs none.
 thread_local char last_error[1024] = "";
+
+std::atomic<int32_t> float32_precision{ATTNEXT_EXACT};
 
 }  // namespace
 
@@ -47,3 +51,13 @@ int attnext_get_num_threads(void) { return cpu::get_num_threads(); }
 void attnext_set_parallel_for(attnext_parallel_for run, void* context) {
   cpu::set_parallel_for(run, context);
 }
+
+attnext_status attnext_set_float32_precision(int32_t precision) {
+  return api::guarded("set_float32_precision", [&] {
+    require(precision == ATTNEXT_EXACT || precision == ATTNEXT_FAST,
+            "precision must be a code from 0 to 1, found ", precision);
+    api::float32_precision = precision;
+  });
+}
+
+int32_t attnext_get_float32_precision(void) { return api::float32_precision; }

@@ -32,6 +32,10 @@ py::tuple backend_status(py::handle name) {
   return py::make_tuple(status == ATTNEXT_OK, std::string(text.c_str()));
 }
 
+void set_float32_precision(int32_t precision) {
+  run([&] { return attnext_set_float32_precision(precision); });
+}
+
 }  // namespace
 }  // namespace attnext::bindings
 
@@ -59,4 +63,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used(),
   m.def("isas", &isas);
   m.def("set_num_threads", &attnext_set_num_threads);
   m.def("get_num_threads", &attnext_get_num_threads);
+  m.def("set_float32_precision", speaking_as("set_float32_precision", &set_float32_precision));
+  m.def("get_float32_precision", &attnext_get_float32_precision);
 }

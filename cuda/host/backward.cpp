@@ -51,7 +51,8 @@ void zero_all(Session& session, const BackwardParams& params, const attnext_grad
   }
 }
 
-void run_kernels(Session& session, BackwardParams& params, const attnext_gradients& gradients) {
+void run_kernels(Session& session, bool allows_tf32, BackwardParams& params,
+                 const attnext_gradients& gradients) {
   const Problem& p = params.problem;
   const HeadPart dalibi_slopes(session, p, sums_per_head(p, gradients.dalibi_slopes));
   const HeadPart dsinks(session, p, sums_per_head(p, gradients.dsinks));
@@ -64,7 +65,7 @@ void run_kernels(Session& session, BackwardParams& params, const attnext_gradien
   params.dweight = dweight.parts;
   params.dscore_bias = dscore_bias.parts;
   Launch& launch = session.launch();
-  const bool fits = mma::why_not_backward(params, session.device()) == nullptr;
+  const bool fits = mma::why_not_backward(params, allows_tf32, session.device()) == nullptr;
   require_ok(fits ? mma::backward(params, launch) : simt::backward(params, launch));
   for (const HeadPart* part : {&dalibi_slopes, &dsinks, &dscale, &dweight, &dscore_bias}) {
     part->finish(session, p);
@@ -88,7 +89,7 @@ void run_backward(const DeviceCall& call, const BackwardParams& given,
     session.bring(params.lse);
     session.bring(params.dlse);
     session.send();
-    run_kernels(session, params, gradients);
+    run_kernels(session, call.allows_tf32, params, gradients);
   }
   session.finish();
 }

@@ -14,7 +14,7 @@ void run_forward(const DeviceCall& call, const ForwardParams& given) {
   session.bring_output(params.lse);
   session.send();
   Launch& launch = session.launch();
-  const bool fits = mma::why_not_forward(params, session.device()) == nullptr;
+  const bool fits = mma::why_not_forward(params, call.allows_tf32, session.device()) == nullptr;
   require_ok(fits ? mma::forward(params, launch) : simt::forward(params, launch));
   session.finish();
 }
@@ -81,7 +81,7 @@ std::string explain_forward(const DeviceCall& call, const Problem& problem) {
   const DeviceGuard guard(call.device);
   const Device& device = device_at(call.device);
   const ForwardParams params{.problem = problem, .out = {}, .lse = {}};
-  const char* const why_not = mma::why_not_forward(params, device);
+  const char* const why_not = mma::why_not_forward(params, call.allows_tf32, device);
   char fields[1536] = "";
   if (why_not == nullptr) {
     mma::describe_forward(params, device, fields, sizeof(fields));
@@ -91,8 +91,10 @@ std::string explain_forward(const DeviceCall& call, const Problem& problem) {
   std::string text = "\"device\": " + std::to_string(device.ordinal) +
                      ", \"compute_capability\": \"" + std::to_string(device.arch / 10) + "." +
                      std::to_string(device.arch % 10) + "\", \"path\": ";
-  text += why_not == nullptr ? "\"mma\", \"why\": \"16-bit matrix instructions\""
-                             : std::string("\"simt\", \"why\": \"") + why_not + "\"";
+  const bool is_split = dtype_of(problem.q) == DType::kFloat32;
+  text += why_not != nullptr ? std::string("\"simt\", \"why\": \"") + why_not + "\""
+          : is_split ? "\"mma\", \"why\": \"matrix instructions, set_float32_precision says fast\""
+                     : "\"mma\", \"why\": \"16-bit matrix instructions\"";
   if (call.is_host_memory) text += ", \"memory\": \"staged through the device\"";
   return fields[0] == '\0' ? text : text + ", " + fields;
 }

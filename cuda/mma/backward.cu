@@ -31,22 +31,24 @@ Features features_of(const BackwardArguments& a) {
 
 template <class Element, int kWidth, Budget kBudget, Features kFeatures>
 void start_products(BackwardArguments& a, Launch& launch) {
+  constexpr int kBytes = sizeof(typename Element::Stored);
   const Problem& p = a.params.problem;
   const int64_t groups = p.batch * p.num_heads_kv;
   a.items = divide_up(p.seqlen_q * p.group_size,
-                      BackwardShape<kWidth, kBudget, kFeatures, Owner::kQueries>::kOwned);
+                      BackwardShape<kWidth, kBytes, kBudget, kFeatures, Owner::kQueries>::kOwned);
   if (a.items > 0)
     launch.check(launch_backward_queries<Element, kWidth, kBudget, kFeatures>(
                      a, grid_of(groups * a.items), launch.stream),
                  "mma backward_queries_kernel");
-  a.items = divide_up(p.seqlen_k, BackwardShape<kWidth, kBudget, kFeatures, Owner::kKeys>::kOwned);
+  a.items = divide_up(p.seqlen_k,
+                      BackwardShape<kWidth, kBytes, kBudget, kFeatures, Owner::kKeys>::kOwned);
   if (a.items == 0 || !launch.status().is_ok()) return;
   const auto start = [&](auto wanted) {
     launch.check(launch_backward_keys<Element, kWidth, kBudget, kFeatures, wanted.value>(
                      a, grid_of(groups * a.items), launch.stream),
                  "mma backward_keys_kernel");
   };
-  if constexpr (kWidth <= kWidestBoth) {
+  if constexpr (kWidth <= widest_both(kBytes)) {
     start(std::integral_constant<KeyGradients, KeyGradients::kBoth>{});
   } else {
     start(std::integral_constant<KeyGradients, KeyGradients::kValues>{});
@@ -54,23 +56,17 @@ void start_products(BackwardArguments& a, Launch& launch) {
   }
 }
 
-template <class Element>
-void start_products(const Instance* chosen, BackwardArguments& a, Launch& launch) {
-  with_instance(kBackwardInstances, chosen, [&](auto index) {
-    constexpr Instance i = kBackwardInstances[index.value];
-    if constexpr (has_element<Element>(i.budget))
-      start_products<Element, i.width, i.budget, i.features>(a, launch);
-  });
-}
-
 void start_products(BackwardArguments& a, Launch& launch) {
   const Problem& p = a.params.problem;
-  const Instance* chosen =
-      find_instance(kBackwardInstances, widest(p), features_of(a), launch.device);
-  if (dtype_of(p.q) == DType::kFloat16)
-    start_products<Float16>(chosen, a, launch);
-  else
-    start_products<BFloat16>(chosen, a, launch);
+  const Instance* chosen = find_instance(kBackwardInstances, p, features_of(a), launch.device);
+  with_element(p, [&](auto element) {
+    using Element = decltype(element);
+    with_instance(kBackwardInstances, chosen, [&](auto index) {
+      constexpr Instance i = kBackwardInstances[index.value];
+      if constexpr (has_element<Element>(i))
+        start_products<Element, i.width, i.budget, i.features>(a, launch);
+    });
+  });
 }
 
 Extras take_extras(const BackwardParams& params, Launch& launch) {
@@ -94,8 +90,8 @@ Extras take_extras(const BackwardParams& params, Launch& launch) {
 
 }  // namespace
 
-const char* why_not_backward(const BackwardParams& params, const Device& device) {
-  return why_no_instance(params.problem, device);
+const char* why_not_backward(const BackwardParams& params, bool allows_tf32, const Device& device) {
+  return why_no_instance(params.problem, allows_tf32, device);
 }
 
 Status backward(const BackwardParams& params, Launch& launch) {

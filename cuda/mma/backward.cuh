@@ -3,6 +3,7 @@
 // arXiv:2307.08691; no sum is shared between blocks).
 #pragma once
 
+#include "mma/float32.cuh"
 #include "mma/gradient.cuh"
 #include "mma/load.cuh"
 #include "mma/pipeline.cuh"
@@ -14,7 +15,7 @@ namespace attnext::cuda::mma {
 // and delta, if they are queries, in stages too; inverse norms.
 template <class Shape>
 struct BackwardMemory {
-  using Layout = TileLayout<Shape::kHeadDim>;
+  using Layout = TileLayout<Shape::kHeadDim, Shape::kElementBytes>;
   static constexpr uint32_t kOwnedBytes = Layout::bytes(Shape::kOwned),
                             kWalkedBytes = Layout::bytes(Shape::kWalked),
                             kConstantBytes = 4 * Shape::kWalked;
@@ -54,19 +55,19 @@ struct BackwardBlock {
   template <int kRows>
   PTX_FN void load_rows(uint32_t at, int64_t first_row) const {
     const Group g = group();
-    load_query_rows<Shape::kThreads, kRows, kHeadDim>(g, a.params.problem.q, a.q_has_chunks, at,
-                                                      first_row, thread());
-    load_query_rows<Shape::kThreads, kRows, kHeadDim>(g, a.params.dout, a.dout_has_chunks,
-                                                      at + Memory::Layout::bytes(kRows), first_row,
-                                                      thread());
+    load_query_rows<Element, Shape::kThreads, kRows, kHeadDim>(
+        g, a.params.problem.q, a.q_has_chunks, at, first_row, thread());
+    load_query_rows<Element, Shape::kThreads, kRows, kHeadDim>(g, a.params.dout, a.dout_has_chunks,
+                                                               at + Memory::Layout::bytes(kRows),
+                                                               first_row, thread());
   }
   template <int kRows>
   PTX_FN void load_keys(uint32_t at, int64_t first_key) const {
     const Group g = group();
     const Problem& p = a.params.problem;
-    load_key_rows<Shape::kThreads, kRows, kHeadDim>(g, p.k, a.k_has_chunks, at, first_key,
-                                                    thread());
-    load_key_rows<Shape::kThreads, kRows, kHeadDim>(
+    load_key_rows<Element, Shape::kThreads, kRows, kHeadDim>(g, p.k, a.k_has_chunks, at, first_key,
+                                                             thread());
+    load_key_rows<Element, Shape::kThreads, kRows, kHeadDim>(
         g, p.v, a.v_has_chunks, at + Memory::Layout::bytes(kRows), first_key, thread());
   }
   // lse and delta of a tile of rows; of rows that do not exist, which nobody looks at, zeros.
@@ -280,7 +281,7 @@ struct BackwardBlock {
   PTX_FN void store_gradient(const TensorView& t, bool has_pairs, int64_t offset, int columns,
                              int row, bool exists, bool is_stored, int half, bool is_unnormalised,
                              float scale, const float (&sums)[kHeadDim / 8][4]) const {
-    using Layout = TileLayout<kHeadDim>;
+    using Layout = typename Memory::Layout;
     const uint32_t x = ptx::dyn_smem() + Memory::kOwn;
     float projection = 0, inverse = 1;
     if (is_unnormalised) {
@@ -288,8 +289,8 @@ struct BackwardBlock {
                                       4 * static_cast<uint32_t>(row));
 #pragma unroll
       for (int j = 0; j < kHeadDim / 8; ++j) {
-        const float2 pair = Element::unpack(
-            ptx::ld_shared<uint32_t>(x + Layout::element(row, 8 * j + fragment_column(lane()))));
+        const float2 pair = Element::unpack(ptx::ld_shared<typename Element::Pair>(
+            x + Layout::element(row, 8 * j + fragment_column(lane()))));
         projection += sums[j][2 * half] * pair.x + sums[j][2 * half + 1] * pair.y;
       }
       projection = row_total(projection) * inverse * scale;
@@ -300,8 +301,8 @@ struct BackwardBlock {
       const int column = 8 * j + fragment_column(lane());
       float low = sums[j][2 * half] * scale, high = sums[j][2 * half + 1] * scale;
       if (is_unnormalised) {
-        const float2 pair =
-            Element::unpack(ptx::ld_shared<uint32_t>(x + Layout::element(row, column)));
+        const float2 pair = Element::unpack(
+            ptx::ld_shared<typename Element::Pair>(x + Layout::element(row, column)));
         low = normalised_gradient(low, pair.x * inverse, projection, inverse);
         high = normalised_gradient(high, pair.y * inverse, projection, inverse);
       }

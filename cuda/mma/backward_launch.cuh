@@ -9,14 +9,16 @@ namespace attnext::cuda::mma {
 
 template <class Element, int kHeadDim, Budget kBudget, Features kFeatures>
 cudaError_t launch_backward_queries(const BackwardArguments& a, dim3 grid, cudaStream_t stream) {
-  using Instance = BackwardShape<kHeadDim, kBudget, kFeatures, Owner::kQueries>;
+  using Instance = BackwardShape<kHeadDim, sizeof(typename Element::Stored), kBudget, kFeatures,
+                                 Owner::kQueries>;
   return ptx::launch(backward_queries_kernel<Element, Instance>, grid, dim3(Instance::kThreads),
                      BackwardMemory<Instance>::kBytes, stream, a);
 }
 
 template <class Element, int kHeadDim, Budget kBudget, Features kFeatures, KeyGradients kWanted>
 cudaError_t launch_backward_keys(const BackwardArguments& a, dim3 grid, cudaStream_t stream) {
-  using Instance = BackwardShape<kHeadDim, kBudget, kFeatures, Owner::kKeys>;
+  using Instance =
+      BackwardShape<kHeadDim, sizeof(typename Element::Stored), kBudget, kFeatures, Owner::kKeys>;
   return ptx::launch(backward_keys_kernel<Element, Instance, kWanted>, grid,
                      dim3(Instance::kThreads), BackwardMemory<Instance>::kBytes, stream, a);
 }

@@ -1,4 +1,5 @@
-// How 16-bit elements are multiplied, packed and unpacked; and single elements of any float dtype.
+// How elements of tiles are multiplied, packed and unpacked; and single elements of any float
+// dtype.
 #pragma once
 
 #include "attention/params.h"
@@ -8,8 +9,11 @@
 
 namespace attnext::cuda::mma {
 
+// What the kernels know of an element: how it is stored, and two neighbours as one load.
 struct Float16 {
   static constexpr DType kDType = DType::kFloat16;
+  using Stored = uint16_t;
+  using Pair = uint32_t;
   PTX_FN static void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     const uint32_t b[2] = {b0, b1};
     ptx::mma_m16n8k16_f16(d, a, b);
@@ -20,6 +24,8 @@ struct Float16 {
 
 struct BFloat16 {
   static constexpr DType kDType = DType::kBFloat16;
+  using Stored = uint16_t;
+  using Pair = uint32_t;
   PTX_FN static void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     const uint32_t b[2] = {b0, b1};
     ptx::mma_m16n8k16_bf16(d, a, b);

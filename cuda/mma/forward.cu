@@ -25,7 +25,7 @@ Features features_of(const Problem& p, const Problem& host) {
 }
 
 const Instance* instance_of(const Problem& p, Features features, const Device& device) {
-  return find_instance(kForwardInstances, widest(p), features, device);
+  return find_instance(kForwardInstances, p, features, device);
 }
 
 // Whether the batch holds sequences of few rows, and of more.
@@ -41,14 +41,16 @@ Kinds kinds_of(const Problem& host) {
   return kinds;
 }
 
-template <class Element>
 cudaError_t start_instance(const Instance* chosen, const ForwardArguments& a, dim3 grid,
                            cudaStream_t stream) {
   cudaError_t code = cudaSuccess;
-  with_instance(kForwardInstances, chosen, [&](auto index) {
-    constexpr Instance i = kForwardInstances[index.value];
-    if constexpr (has_element<Element>(i.budget))
-      code = launch_forward<Element, i.width, i.budget, i.features>(a, grid, stream);
+  with_element(a.params.problem, [&](auto element) {
+    using Element = decltype(element);
+    with_instance(kForwardInstances, chosen, [&](auto index) {
+      constexpr Instance i = kForwardInstances[index.value];
+      if constexpr (has_element<Element>(i))
+        code = launch_forward<Element, i.width, i.budget, i.features>(a, grid, stream);
+    });
   });
   return code;
 }
@@ -66,13 +68,11 @@ int64_t longest_split(const Problem& host) {
 void start_kernel(ForwardArguments& a, Features features, Launch& launch) {
   const Problem& p = a.params.problem;
   const Instance* chosen = instance_of(p, features, launch.device);
-  const int tile_q = forward_tile_q(chosen->width, chosen->budget, chosen->features);
+  const int tile_q =
+      forward_tile_q(chosen->width, chosen->element_bytes, chosen->budget, chosen->features);
   a.items = max_of(divide_up(p.seqlen_q * p.group_size, tile_q), a.splits);
   const dim3 grid = grid_of(a.items * p.batch * p.num_heads_kv);
-  launch.check(dtype_of(p.q) == DType::kFloat16
-                   ? start_instance<Float16>(chosen, a, grid, launch.stream)
-                   : start_instance<BFloat16>(chosen, a, grid, launch.stream),
-               "mma forward_kernel");
+  launch.check(start_instance(chosen, a, grid, launch.stream), "mma forward_kernel");
 }
 
 Status start_forward(ForwardArguments& a, Launch& launch) {
@@ -91,8 +91,8 @@ Status start_forward(ForwardArguments& a, Launch& launch) {
 
 }  // namespace
 
-const char* why_not_forward(const ForwardParams& params, const Device& device) {
-  return why_no_instance(params.problem, device);
+const char* why_not_forward(const ForwardParams& params, bool allows_tf32, const Device& device) {
+  return why_no_instance(params.problem, allows_tf32, device);
 }
 
 Status forward(const ForwardParams& params, Launch& launch) {
@@ -127,9 +127,11 @@ int describe_forward(const ForwardParams& params, const Device& device, char* te
   return std::snprintf(text, capacity,
                        "\"kernel\": \"mma\", \"instruction\": \"%s\", \"width\": %d, "
                        "\"tile_q\": %d, \"tile_k\": %d, \"split_keys\": %lld",
-                       i.budget == Budget::kTuring ? "m16n8k8" : "m16n8k16", i.width,
-                       forward_tile_q(i.width, i.budget, i.features),
-                       forward_tile_k(i.width, i.budget, i.features),
+                       i.element_bytes == 4          ? "m16n8k8 tf32, three a product"
+                       : i.budget == Budget::kTuring ? "m16n8k8"
+                                                     : "m16n8k16",
+                       i.width, forward_tile_q(i.width, i.element_bytes, i.budget, i.features),
+                       forward_tile_k(i.width, i.element_bytes, i.budget, i.features),
                        static_cast<long long>(kSplitKeys));
 }
 

@@ -2,6 +2,7 @@
 // of them (FlashAttention-2, Dao 2023, arXiv:2307.08691).
 #pragma once
 
+#include "mma/float32.cuh"
 #include "mma/load.cuh"
 #include "mma/pipeline.cuh"
 #include "mma/store.cuh"
@@ -33,7 +34,7 @@ ATTNEXT_HD bool has_few_rows(int64_t num_rows) { return num_rows <= kFewRows; }
 
 template <class Shape>
 struct ForwardMemory {
-  using Layout = TileLayout<Shape::kHeadDim>;
+  using Layout = TileLayout<Shape::kHeadDim, Shape::kElementBytes>;
   // Stages of k and v follow each other.
   static constexpr uint32_t kTileBytes = Layout::bytes(Shape::kTileK), kQ = 0,
                             kStages = Layout::bytes(Shape::kTileQ),
@@ -103,7 +104,7 @@ struct ForwardBlock {
   }
 
   PTX_FN void load_queries() const {
-    load_query_rows<Shape::kThreads, Shape::kTileQ, kHeadDim>(
+    load_query_rows<Element, Shape::kThreads, Shape::kTileQ, kHeadDim>(
         group(), a.params.problem.q, a.q_has_chunks, ptx::dyn_smem() + Memory::kQ, first_row(),
         thread());
     ptx::cp_async_commit();
@@ -138,10 +139,10 @@ struct ForwardBlock {
     const Group g = group();
     const int64_t begin = int64_t{key_tile} * kTileK;
     const uint32_t stage = stage_of(key_tile);
-    load_key_rows<Shape::kThreads, kTileK, kHeadDim>(g, p.k, a.k_has_chunks, stage, begin,
-                                                     thread());
-    load_key_rows<Shape::kThreads, kTileK, kHeadDim>(g, p.v, a.v_has_chunks,
-                                                     stage + Memory::kTileBytes, begin, thread());
+    load_key_rows<Element, Shape::kThreads, kTileK, kHeadDim>(g, p.k, a.k_has_chunks, stage, begin,
+                                                              thread());
+    load_key_rows<Element, Shape::kThreads, kTileK, kHeadDim>(
+        g, p.v, a.v_has_chunks, stage + Memory::kTileBytes, begin, thread());
     ptx::cp_async_commit();
   }
 

@@ -8,7 +8,7 @@ namespace attnext::cuda::mma {
 
 template <class Element, int kHeadDim, Budget kBudget, Features kFeatures>
 cudaError_t launch_forward(const ForwardArguments& a, dim3 grid, cudaStream_t stream) {
-  using Instance = ForwardShape<kHeadDim, kBudget, kFeatures>;
+  using Instance = ForwardShape<kHeadDim, sizeof(typename Element::Stored), kBudget, kFeatures>;
   return ptx::launch(forward_kernel<Element, Instance>, grid, dim3(Instance::kThreads),
                      ForwardMemory<Instance>::kBytes, stream, a);
 }

@@ -7,15 +7,16 @@
 
 namespace attnext::cuda::mma {
 
-constexpr int kChunkElements = 8;  // of 16 bits: what one lane's address of ldmatrix names
+constexpr int kChunkBytes = 16;  // what one lane's address of ldmatrix names
 
-// Rows of kColumns 16-bit elements, their 16-byte chunks permuted so that the eight rows that
-// ldmatrix reads at once lie in different banks. Rows of 64 bytes more than a multiple of 128
-// alternate between two halves of the banks by themselves.
-template <int kColumns>
+// Rows of kColumns elements, their 16-byte chunks permuted so that the eight rows that ldmatrix
+// reads at once lie in different banks. Rows of 64 bytes more than a multiple of 128 alternate
+// between two halves of the banks by themselves.
+template <int kColumns, int kElementBytes>
 struct TileLayout {
+  static constexpr int kChunkElements = kChunkBytes / kElementBytes;
   static constexpr int kChunks = kColumns / kChunkElements;
-  static constexpr int kRowBytes = kColumns * 2;
+  static constexpr int kRowBytes = kColumns * kElementBytes;
   static constexpr bool kFillsBanks = kChunks % 8 == 0, kFillsHalf = kChunks % 4 == 0;
 
   static constexpr int bytes(int rows) { return rows * kRowBytes; }
@@ -23,11 +24,12 @@ struct TileLayout {
     const int permuted = kFillsBanks  ? chunk ^ (row & 7)
                          : kFillsHalf ? chunk ^ ((row >> 1) & 3)
                                       : chunk;
-    return static_cast<uint32_t>(row * kRowBytes + permuted * 16);
+    return static_cast<uint32_t>(row * kRowBytes + permuted * kChunkBytes);
   }
   // Of an element whose neighbours in its chunk follow.
   ATTNEXT_HD uint32_t element(int row, int column) {
-    return chunk(row, column / kChunkElements) + static_cast<uint32_t>(column % kChunkElements * 2);
+    return chunk(row, column / kChunkElements) +
+           static_cast<uint32_t>(column % kChunkElements * kElementBytes);
   }
 };
 

@@ -1,4 +1,5 @@
-// The matrix products of a warp on tiles in shared memory and fragments in registers.
+// The matrix products of a warp on tiles of 16-bit elements in shared memory and fragments in
+// registers; float32.cuh has those of float32.
 #pragma once
 
 #include "mma/element.cuh"
@@ -30,8 +31,8 @@ struct RowOperand {
                           uint32_t (&rows)[kRowFragments][4]) {
 #pragma unroll
     for (int m = 0; m < kRowFragments; ++m)
-      ptx::ldmatrix_x4(rows[m], tile + TileLayout<kDepth>::chunk(first_row + 16 * m + lane % 16,
-                                                                 2 * k + lane / 16));
+      ptx::ldmatrix_x4(rows[m], tile + TileLayout<kDepth, 2>::chunk(first_row + 16 * m + lane % 16,
+                                                                    2 * k + lane / 16));
   }
   // Once the tile is there.
   PTX_FN void keep(uint32_t tile, int first_row, int lane) {
@@ -55,7 +56,7 @@ template <class Element, int kDepth, int kRowFragments, bool kIsKept, int kFragm
 PTX_FN void multiply_rows(const RowOperand<kDepth, kRowFragments, kIsKept>& rows_of, uint32_t a,
                           int first_row, uint32_t b, int lane,
                           Accumulator<kRowFragments, kFragments>& s) {
-  using Layout = TileLayout<kDepth>;
+  using Layout = TileLayout<kDepth, 2>;
 #pragma unroll
   for (int k = 0; k < kDepth / 16; ++k) {
     uint32_t rows[kRowFragments][4];
@@ -79,7 +80,7 @@ PTX_FN void multiply_rows(const RowOperand<kDepth, kRowFragments, kIsKept>& rows
 template <class Element, int kRowFragments, int kFragments, int kColumnFragments>
 PTX_FN void multiply_weights(const Accumulator<kRowFragments, kFragments>& p, uint32_t b, int lane,
                              Accumulator<kRowFragments, kColumnFragments>& o) {
-  using Layout = TileLayout<8 * kColumnFragments>;
+  using Layout = TileLayout<8 * kColumnFragments, 2>;
 #pragma unroll
   for (int k = 0; k < kFragments / 2; ++k) {
     uint32_t weights[kRowFragments][4];

@@ -33,19 +33,24 @@ PTX_FN FinishedRow finish(const Group& g, Position at, float row_max_log2, float
 PTX_FN void store_pair(const TensorView& t, bool has_pairs, int64_t row, int column, int columns,
                        float low, float high) {
   if (has_pairs && column + 1 < columns) {
-    const bool is_half = dtype_of(t) == DType::kFloat16;
-    ptx::st_global(reinterpret_cast<uint32_t*>(static_cast<uint16_t*>(t.data) + row + column),
-                   is_half ? ptx::pack_f16(low, high) : ptx::pack_bf16(low, high));
-    return;
+    const DType dtype = dtype_of(t);
+    char* const at = static_cast<char*>(t.data) + (row + column) * size_of(dtype);
+    if (dtype == DType::kFloat32)
+      return ptx::st_global(reinterpret_cast<float2*>(at), make_float2(low, high));
+    const bool is_half = dtype == DType::kFloat16;
+    return ptx::st_global(reinterpret_cast<uint32_t*>(at),
+                          is_half ? ptx::pack_f16(low, high) : ptx::pack_bf16(low, high));
   }
   if (column < columns) write_float(t, row + column * t.strides[3], low);
   if (column + 1 < columns) write_float(t, row + (column + 1) * t.strides[3], high);
 }
 
-// Whether pairs of 16-bit elements are aligned words in every row.
+// Whether pairs of elements are aligned in every row.
 inline bool has_pairs(const TensorView& t) {
-  const bool is_short = t.dtype == ATTNEXT_FLOAT16 || t.dtype == ATTNEXT_BFLOAT16;
-  return is_short && reinterpret_cast<uintptr_t>(t.data) % 4 == 0 && t.strides[0] % 2 == 0 &&
+  const bool is_narrow =
+      t.dtype == ATTNEXT_FLOAT16 || t.dtype == ATTNEXT_BFLOAT16 || t.dtype == ATTNEXT_FLOAT32;
+  const uintptr_t bytes = 2 * static_cast<uintptr_t>(size_of(dtype_of(t)));
+  return is_narrow && reinterpret_cast<uintptr_t>(t.data) % bytes == 0 && t.strides[0] % 2 == 0 &&
          t.strides[1] % 2 == 0 && t.strides[2] % 2 == 0 && t.strides[3] == 1;
 }
 

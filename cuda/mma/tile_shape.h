@@ -53,13 +53,14 @@ constexpr int blocks_of_few_rows(int head_dim) { return head_dim > 64 ? 3 : 4; }
 
 // Rows of a query tile, as warps x fragments, and keys of a key tile. q, k and v share one width:
 // a narrower head_dim_v costs products with zeros.
-template <int kHeadDim_, Budget kBudget_, Features kFeatures_, int kWarps_, int kRowFragments_,
-          int kTileK_>
+template <int kHeadDim_, int kElementBytes_, Budget kBudget_, Features kFeatures_, int kWarps_,
+          int kRowFragments_, int kTileK_>
 struct Shape {
   static constexpr Features kFeatures = kFeatures_;
   static constexpr bool kHasOptions = kFeatures != Features::kPlain;
   static constexpr bool kSharesKeys = kFeatures == Features::kFewRows;
   static constexpr int kHeadDim = kHeadDim_, kWarps = kWarps_, kRowFragments = kRowFragments_;
+  static constexpr int kElementBytes = kElementBytes_;
   static constexpr Budget kBudget = kBudget_;
   static constexpr int kThreads = 32 * kWarps;
   static constexpr int kWarpRows = kFragmentRows * kRowFragments;
@@ -71,8 +72,9 @@ struct Shape {
                                         : blocks_of(kThreads);
   // Queries stay in registers as the left operand of products: kHeadDim x fragments / 4 of them.
   // More spilled next to the sums, as did 32 of a thread's 168 where three blocks share a
-  // multiprocessor.
-  static constexpr bool kKeepsRows = kHeadDim * kRowFragments <= (kSharesKeys ? 64 : 128);
+  // multiprocessor; float32, in two parts, takes four times as many.
+  static constexpr bool kKeepsRows =
+      kElementBytes == 2 && kHeadDim * kRowFragments <= (kSharesKeys ? 64 : 128);
   static constexpr int kStages = stages_of(kBudget);
   static_assert(kHeadDim % 32 == 0 && kWarpKeys % 16 == 0, "fragments are 16 wide");
 };
@@ -82,40 +84,44 @@ struct Shape {
 constexpr int forward_row_fragments(int head_dim, Budget budget, Features features) {
   return budget == Budget::kTuring || features != Features::kPlain || head_dim > 128 ? 1 : 2;
 }
-constexpr int forward_tile_q(int head_dim, Budget budget, Features features) {
+constexpr int forward_tile_q(int head_dim, int element_bytes, Budget budget, Features features) {
   if (features == Features::kFewRows) return kFragmentRows;
+  if (element_bytes == 4) return 64;
   if (budget == Budget::kTuring) return head_dim > 192 ? 32 : 64;
   return head_dim > 192 ? 64 : 128;
 }
 // The same with options and without: which of the two kernels runs does not show in the bits of a
 // row. At width 128 the two fragments of rows leave registers for 48 scores each; 64 spilled 172
-// bytes on sm_90. Beyond it, two stages of 64 keys would not fit 99 KB.
-constexpr int forward_tile_k(int head_dim, Budget budget, Features features) {
+// bytes on sm_90. Beyond it, two stages of 64 keys would not fit 99 KB; of float32, of more
+// than 32.
+constexpr int forward_tile_k(int head_dim, int element_bytes, Budget budget, Features features) {
+  if (element_bytes == 4) return 32;
   if (features == Features::kFewRows) return head_dim > 128 ? 32 : 64;
   return head_dim > 128 ? 32 : head_dim == 128 && budget != Budget::kTuring ? 48 : 64;
 }
-constexpr int forward_warps(int head_dim, Budget budget, Features features) {
-  if (features == Features::kFewRows) return forward_tile_k(head_dim, budget, features) / 16;
-  return forward_tile_q(head_dim, budget, features) /
+constexpr int forward_warps(int head_dim, int element_bytes, Budget budget, Features features) {
+  if (features == Features::kFewRows)
+    return forward_tile_k(head_dim, element_bytes, budget, features) / 16;
+  return forward_tile_q(head_dim, element_bytes, budget, features) /
          (kFragmentRows * forward_row_fragments(head_dim, budget, features));
 }
 
-template <int kHeadDim, Budget kBudget, Features kFeatures>
-using ForwardShape =
-    Shape<kHeadDim, kBudget, kFeatures, forward_warps(kHeadDim, kBudget, kFeatures),
-          forward_row_fragments(kHeadDim, kBudget, kFeatures),
-          forward_tile_k(kHeadDim, kBudget, kFeatures)>;
+template <int kHeadDim, int kElementBytes, Budget kBudget, Features kFeatures>
+using ForwardShape = Shape<kHeadDim, kElementBytes, kBudget, kFeatures,
+                           forward_warps(kHeadDim, kElementBytes, kBudget, kFeatures),
+                           forward_row_fragments(kHeadDim, kBudget, kFeatures),
+                           forward_tile_k(kHeadDim, kElementBytes, kBudget, kFeatures)>;
 
 // Backward: a block owns rows (queries and dout, or keys and values) and walks along the others.
 enum class Owner { kQueries, kKeys };
 enum class KeyGradients { kBoth, kKeys, kValues };
 // Beyond this width dk and dv together do not fit the registers: a launch for each.
-constexpr int kWidestBoth = 128;
+constexpr int widest_both(int element_bytes) { return element_bytes == 4 ? 64 : 128; }
 
-template <int kHeadDim_, Budget kBudget_, Features kFeatures, Owner kOwner>
+template <int kHeadDim_, int kElementBytes_, Budget kBudget_, Features kFeatures, Owner kOwner>
 struct BackwardShape {
   static constexpr Budget kBudget = kBudget_;
-  static constexpr int kHeadDim = kHeadDim_;
+  static constexpr int kHeadDim = kHeadDim_, kElementBytes = kElementBytes_;
   static constexpr bool kHasOptions = kFeatures != Features::kPlain;
   static constexpr bool kOwnsKeys = kOwner == Owner::kKeys;
   static constexpr int kStages = stages_of(kBudget);
@@ -126,9 +132,10 @@ struct BackwardShape {
   static constexpr int kThreads = 32 * kWarps, kMinBlocks = blocks_of(kThreads);
   static constexpr int kWarpRows = kFragmentRows * kRowFragments, kOwned = kWarps * kWarpRows;
   // Of a tile that is walked along; and how many of them meet the owned rows at once.
-  static constexpr int kWalked = kHeadDim * kRowFragments > 192 ? 16 : kHeadDim > 64 ? 32 : 64;
+  static constexpr int kRowBytes = kHeadDim * kElementBytes * kRowFragments;
+  static constexpr int kWalked = kRowBytes > 384 ? 16 : kRowBytes > 128 ? 32 : 64;
   static constexpr int kScored = kWalked == 16 || (kOwnsKeys && kRowFragments == 2) ? 16 : 32;
-  static constexpr bool kKeepsRows = kHeadDim * kRowFragments <= 64;
+  static constexpr bool kKeepsRows = kElementBytes == 2 && kHeadDim * kRowFragments <= 64;
 };
 
 // Decoding: a sequence of at most kFewRows rows (queries x group_size) takes the kernel for few
@@ -137,31 +144,35 @@ struct BackwardShape {
 // enough to hide a block's start, and a multiple of every tile of keys.
 constexpr int64_t kFewRows = kFragmentRows, kSplitRows = 64, kSplitKeys = 576;
 
-// What is compiled, for each element type, in the order in which it is tried; the lines of
-// cuda/instances.txt say the same, and the linker that they do. Narrower rows are padded with
-// zeros: a width more costs half a minute of compile time over all architectures.
+// What is compiled, for each element type of so many bytes, in the order in which it is tried; the
+// lines of cuda/instances.txt say the same, and the linker that they do. Narrower rows are padded
+// with zeros: a width more costs half a minute of compile time over all architectures.
 struct Instance {
   int width;
   Budget budget;
   Features features;
+  int element_bytes = 2;
 };
 constexpr Instance kForwardInstances[] = {
-    {32, Budget::kAmpere, Features::kPlain},    {64, Budget::kAmpere, Features::kPlain},
-    {96, Budget::kAmpere, Features::kPlain},    {128, Budget::kAmpere, Features::kPlain},
-    {64, Budget::kAmpere, Features::kOptions},  {128, Budget::kAmpere, Features::kOptions},
-    {192, Budget::kAmpere, Features::kOptions}, {256, Budget::kAmpere, Features::kOptions},
-    {64, Budget::kAmpere, Features::kFewRows},  {128, Budget::kAmpere, Features::kFewRows},
-    {256, Budget::kAmpere, Features::kFewRows}, {64, Budget::kTuring, Features::kOptions},
-    {128, Budget::kTuring, Features::kOptions}, {192, Budget::kTuring, Features::kOptions},
-    {256, Budget::kTuring, Features::kOptions}, {64, Budget::kTuring, Features::kFewRows},
-    {128, Budget::kTuring, Features::kFewRows}, {256, Budget::kTuring, Features::kFewRows},
+    {32, Budget::kAmpere, Features::kPlain},      {64, Budget::kAmpere, Features::kPlain},
+    {96, Budget::kAmpere, Features::kPlain},      {128, Budget::kAmpere, Features::kPlain},
+    {64, Budget::kAmpere, Features::kOptions},    {128, Budget::kAmpere, Features::kOptions},
+    {192, Budget::kAmpere, Features::kOptions},   {256, Budget::kAmpere, Features::kOptions},
+    {64, Budget::kAmpere, Features::kFewRows},    {128, Budget::kAmpere, Features::kFewRows},
+    {256, Budget::kAmpere, Features::kFewRows},   {64, Budget::kTuring, Features::kOptions},
+    {128, Budget::kTuring, Features::kOptions},   {192, Budget::kTuring, Features::kOptions},
+    {256, Budget::kTuring, Features::kOptions},   {64, Budget::kTuring, Features::kFewRows},
+    {128, Budget::kTuring, Features::kFewRows},   {256, Budget::kTuring, Features::kFewRows},
+    {64, Budget::kAmpere, Features::kOptions, 4}, {128, Budget::kAmpere, Features::kOptions, 4},
+    {64, Budget::kAmpere, Features::kFewRows, 4}, {128, Budget::kAmpere, Features::kFewRows, 4},
 };
 constexpr Instance kBackwardInstances[] = {
-    {64, Budget::kAmpere, Features::kPlain},    {96, Budget::kAmpere, Features::kPlain},
-    {128, Budget::kAmpere, Features::kPlain},   {64, Budget::kAmpere, Features::kOptions},
-    {128, Budget::kAmpere, Features::kOptions}, {256, Budget::kAmpere, Features::kOptions},
-    {64, Budget::kTuring, Features::kOptions},  {128, Budget::kTuring, Features::kOptions},
-    {256, Budget::kTuring, Features::kOptions},
+    {64, Budget::kAmpere, Features::kPlain},       {96, Budget::kAmpere, Features::kPlain},
+    {128, Budget::kAmpere, Features::kPlain},      {64, Budget::kAmpere, Features::kOptions},
+    {128, Budget::kAmpere, Features::kOptions},    {256, Budget::kAmpere, Features::kOptions},
+    {64, Budget::kTuring, Features::kOptions},     {128, Budget::kTuring, Features::kOptions},
+    {256, Budget::kTuring, Features::kOptions},    {64, Budget::kAmpere, Features::kOptions, 4},
+    {128, Budget::kAmpere, Features::kOptions, 4},
 };
 
 }  // namespace attnext::cuda::mma

@@ -25,6 +25,7 @@ from .passes import (
 )
 from .pooling import PoolGrads, attention_pool, attention_pool_backward
 from .positions import alibi_slopes, rotary, rotary_backward, sinusoidal_positions
+from .precision import get_float32_precision, set_float32_precision
 from .threads import get_num_threads, num_threads, register_threadpoolctl, set_num_threads
 
 __version__ = _core.version()
@@ -50,6 +51,7 @@ __all__ = [
     "dropout_mask",
     "explain",
     "get_cmake_dir",
+    "get_float32_precision",
     "get_include",
     "get_num_threads",
     "merge_attention",
@@ -58,6 +60,7 @@ __all__ = [
     "register_threadpoolctl",
     "rotary",
     "rotary_backward",
+    "set_float32_precision",
     "set_num_threads",
     "sinusoidal_positions",
 ]

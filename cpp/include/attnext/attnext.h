@@ -243,6 +243,14 @@ ATTNEXT_API int attnext_isa_supported(int index); /* by this machine */
 ATTNEXT_API void attnext_set_num_threads(int count); /* < 1: the default again */
 ATTNEXT_API int attnext_get_num_threads(void);
 
+/* How CUDA multiplies float32. EXACT: every product and sum in float32. FAST: where there are
+ * kernels for it (compute capability 8.0, scores dot and cosine, head_dim to 128), a product is
+ * made from three of tf32 on matrix units, about as accurate. For all later calls of the process;
+ * everything else is computed as it always is. */
+typedef enum attnext_precision { ATTNEXT_EXACT = 0, ATTNEXT_FAST = 1 } attnext_precision;
+ATTNEXT_API attnext_status attnext_set_float32_precision(int32_t precision);
+ATTNEXT_API int32_t attnext_get_float32_precision(void);
+
 /* Runs attnext's work on an executor of yours: call body(argument, worker) for every worker in [0,
  * num_workers), in any order, one after another or at once, and return when all have returned.
  * NULL: attnext's own threads again. */

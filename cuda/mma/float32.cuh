@@ -1,0 +1,123 @@
+// The matrix products of a warp on tiles of float32. A number is split into two of tf32, 11 bits
+// each; three of their four products make one of float32 (Ootomo and Yokota 2022,
+// arXiv:2203.03341), and the fourth lies below its last digits.
+#pragma once
+
+#include <bit>
+#include <concepts>
+
+#include "mma/matmul.cuh"
+
+namespace attnext::cuda::mma {
+
+struct Float32 {
+  static constexpr DType kDType = DType::kFloat32;
+  using Stored = uint32_t;
+  using Pair = float2;
+  PTX_FN static float2 pack(float low, float high) { return make_float2(low, high); }
+  PTX_FN static float2 unpack(float2 pair) { return pair; }
+};
+
+// x = high + low, but for at most 2^-22 of x.
+template <int kCount>
+struct Parts {
+  uint32_t high[kCount], low[kCount];
+};
+
+PTX_FN void split(float x, uint32_t* high, uint32_t* low) {
+  *high = ptx::f32_to_tf32(x);
+  *low = ptx::f32_to_tf32(x - std::bit_cast<float>(*high));
+}
+
+template <int kCount>
+PTX_FN Parts<kCount> split_words(const uint32_t (&words)[kCount]) {
+  Parts<kCount> parts;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i)
+    split(std::bit_cast<float>(words[i]), &parts.high[i], &parts.low[i]);
+  return parts;
+}
+
+// Steps of 8 that the matrix unit adds up by itself.
+constexpr int kUnitSteps = 2;
+
+// d += a b. Summed from zero, small products first, and then added to d here: the unit cuts off
+// digits where an addition rounds, and a long chain of cuts would drift towards zero.
+PTX_FN void multiply_parts(const Parts<4> (&a)[kUnitSteps], const Parts<2> (&b)[kUnitSteps],
+                           float (&d)[4]) {
+  float sum[4] = {};
+#pragma unroll
+  for (int i = 0; i < kUnitSteps; ++i) {
+    ptx::mma_m16n8k8_tf32(sum, a[i].low, b[i].high);
+    ptx::mma_m16n8k8_tf32(sum, a[i].high, b[i].low);
+  }
+#pragma unroll
+  for (int i = 0; i < kUnitSteps; ++i) ptx::mma_m16n8k8_tf32(sum, a[i].high, b[i].high);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) d[i] += sum[i];
+}
+
+// s += a bT, as in matmul.cuh. ldmatrix moves 16 bytes of a row to four lanes: an element each.
+template <std::same_as<Float32> Element, int kDepth, int kRowFragments, int kFragments>
+PTX_FN void multiply_rows(const RowOperand<kDepth, kRowFragments, false>&, uint32_t a,
+                          int first_row, uint32_t b, int lane,
+                          Accumulator<kRowFragments, kFragments>& s) {
+  using Layout = TileLayout<kDepth, 4>;
+#pragma unroll 1
+  for (int k = 0; k < kDepth / 8; k += kUnitSteps) {
+    Parts<4> rows[kRowFragments][kUnitSteps];
+#pragma unroll
+    for (int m = 0; m < kRowFragments; ++m)
+#pragma unroll
+      for (int i = 0; i < kUnitSteps; ++i) {
+        const int row = first_row + 16 * m + lane % 16;
+        uint32_t words[4];
+        ptx::ldmatrix_x4(words, a + Layout::chunk(row, 2 * (k + i) + lane / 16));
+        rows[m][i] = split_words(words);
+      }
+#pragma unroll
+    for (int j = 0; j < kFragments; ++j) {
+      static_assert(kUnitSteps == 2, "the four matrices of a load");
+      uint32_t words[4];
+      ptx::ldmatrix_x4(words, b + Layout::chunk(8 * j + lane % 8, 2 * k + lane / 8));
+      const Parts<2> columns[kUnitSteps] = {split_words({words[0], words[1]}),
+                                            split_words({words[2], words[3]})};
+#pragma unroll
+      for (int m = 0; m < kRowFragments; ++m) multiply_parts(rows[m], columns, s[m][j]);
+    }
+  }
+}
+
+// o += p b, as in matmul.cuh, the weights not rounded. Which rows of b meet in a step is free, as
+// long as both operands agree: a lane brings those whose weights it holds, and no two lanes of a
+// load meet in a bank.
+template <std::same_as<Float32> Element, int kRowFragments, int kFragments, int kColumnFragments>
+PTX_FN void multiply_weights(const Accumulator<kRowFragments, kFragments>& p, uint32_t b, int lane,
+                             Accumulator<kRowFragments, kColumnFragments>& o) {
+  using Layout = TileLayout<8 * kColumnFragments, 4>;
+#pragma unroll
+  for (int k = 0; k < kFragments; k += kUnitSteps) {
+    Parts<4> weights[kRowFragments][kUnitSteps];
+#pragma unroll
+    for (int m = 0; m < kRowFragments; ++m)
+#pragma unroll
+      for (int i = 0; i < 4 * kUnitSteps; ++i) {
+        Parts<4>& parts = weights[m][i / 4];
+        split(p[m][k + i / 4][i % 2 * 2 + i % 4 / 2], &parts.high[i % 4], &parts.low[i % 4]);
+      }
+#pragma unroll
+    for (int j = 0; j < kColumnFragments; ++j) {
+      Parts<2> columns[kUnitSteps];
+#pragma unroll
+      for (int i = 0; i < 2 * kUnitSteps; ++i) {
+        const int row = 8 * (k + i / 2) + fragment_column(lane) + i % 2;
+        const float x = ptx::ld_shared<float>(b + Layout::element(row, 8 * j + lane / 4));
+        split(x, &columns[i / 2].high[i % 2], &columns[i / 2].low[i % 2]);
+      }
+#pragma unroll
+      for (int m = 0; m < kRowFragments; ++m) multiply_parts(weights[m], columns, o[m][j]);
+    }
+  }
+}
+
+}  // namespace attnext::cuda::mma
