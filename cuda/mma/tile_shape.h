@@ -134,7 +134,8 @@ struct BackwardShape {
   // Of a tile that is walked along; and how many of them meet the owned rows at once.
   static constexpr int kRowBytes = kHeadDim * kElementBytes * kRowFragments;
   static constexpr int kWalked = kRowBytes > 384 ? 16 : kRowBytes > 128 ? 32 : 64;
-  static constexpr int kScored = kWalked == 16 || (kOwnsKeys && kRowFragments == 2) ? 16 : 32;
+  static constexpr int kScored =
+      kWalked == 16 || (kOwnsKeys && (kRowFragments == 2 || kElementBytes == 4)) ? 16 : 32;
   static constexpr bool kKeepsRows = kElementBytes == 2 && kHeadDim * kRowFragments <= 64;
 };
 

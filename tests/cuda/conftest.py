@@ -13,3 +13,11 @@ def emulated():
     if EMULATED is None:
         pytest.skip("the build has no emulator: ATTNEXT_CUDA_EMULATED=ON pip install .")
     return "cuda-emulated"
+
+
+@pytest.fixture
+def fast():
+    """Float32 by three products of tf32, where there are kernels for it."""
+    attnext.set_float32_precision("fast")
+    yield
+    attnext.set_float32_precision("exact")

@@ -31,6 +31,16 @@ def named(pairs):
     )
 
 
+def by_three_products(pairs):
+    """The cases that matrix units multiply in float32."""
+    chosen = [
+        smaller(case)
+        for case, dtype in pairs
+        if dtype == "float32" and case.options.get("score", "dot") in ("dot", "cosine")
+    ]
+    return pytest.mark.parametrize("case", chosen, ids=str)
+
+
 def references(pass_, x, dtype):
     """The pass in more digits, and naively in the dtype of the inputs."""
     return pass_(WIDER[dtype]), pass_(x.q.dtype)
@@ -47,6 +57,11 @@ def test_forward(case, dtype, emulated):
     assert results[0].dtype == x.q.dtype
     for name, *tensors in zip(("out", "lse"), results, truth, naive, strict=True):
         check(name, *tensors, x, lse=truth[1])
+
+
+@by_three_products(EVERY)
+def test_fast_forward(case, emulated, fast):
+    test_forward(case, "float32", emulated)
 
 
 @named(DIFFERENTIABLE)
@@ -67,3 +82,8 @@ def test_backward(case, dtype, emulated):
             continue
         assert results[name].dtype == owner.dtype
         check(name, results[name], truth[name], naive[name], x, lse=truth["lse"])
+
+
+@by_three_products(DIFFERENTIABLE)
+def test_fast_backward(case, emulated, fast):
+    test_backward(case, "float32", emulated)

@@ -1,6 +1,7 @@
 // Fragments: which lane holds which element, for 8x8 matrices and for products.
 #include "core/matrix.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "core/floats.h"
@@ -102,8 +103,18 @@ void unpack_tf32(Gathering& g, Operands& out) {
   }
 }
 
+// How a sum ends. Of tf32, from which float32's accuracy is asked, towards zero, as units do; of 16
+// bits, where that does not show, as additions of float32 leave it.
+float cut(float x) { return x; }
+float cut(double x) {
+  const auto rounded = static_cast<float>(x);
+  const bool is_beyond = std::isfinite(rounded) && std::fabs(double{rounded}) > std::fabs(x);
+  return is_beyond ? std::nextafter(rounded, 0.0f) : rounded;
+}
+
+template <class Sum>
 void accumulate(Gathering& g, int k, const Operands& in) {
-  float d[kM][kN];
+  Sum d[kM][kN];
   for (int lane = 0; lane < kWarpSize; ++lane) {
     const float* own = g.argument<Product>(lane).d;
     for (int i = 0; i < 4; ++i) d[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2] = own[i];
@@ -111,13 +122,13 @@ void accumulate(Gathering& g, int k, const Operands& in) {
   for (int row = 0; row < kM; ++row) {
     for (int step = 0; step < k; ++step) {
       for (int column = 0; column < kN; ++column) {
-        d[row][column] += in.a[row][step] * in.b[step][column];
+        d[row][column] += Sum{in.a[row][step]} * Sum{in.b[step][column]};
       }
     }
   }
   for (int lane = 0; lane < kWarpSize; ++lane) {
     float* own = g.argument<Product>(lane).d;
-    for (int i = 0; i < 4; ++i) own[i] = d[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2];
+    for (int i = 0; i < 4; ++i) own[i] = cut(d[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2]);
   }
 }
 
@@ -126,10 +137,11 @@ void multiply(Gathering& g) {
   Operands operands;
   if constexpr (kType == Operand::kTf32) {
     unpack_tf32(g, operands);
+    accumulate<double>(g, kK, operands);
   } else {
     unpack_pairs(g, kK, kType == Operand::kF16, operands);
+    accumulate<float>(g, kK, operands);
   }
-  accumulate(g, kK, operands);
 }
 
 }  // namespace
