@@ -237,23 +237,30 @@ static void soften_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Te
   }
 }
 
-// The same for a panel of few rows, whose base is the maximum.
+// The same for a panel of few rows, whose base is the maximum: p is [keys][rows].
 template <class A, class E>
 static void soften_tile_few(const Group& g, const KeyTile& tile, RowBlock<E> k, RowBlock<E> v,
                             ForwardScratch<A>& w) {
   const Problem& p = *g.problem;
   const Panel<A>& panel = w.block->panels[0];
   const int64_t num_keys = tile.keys.end - tile.keys.begin, width = round_up(p.head_dim, kLanes<A>);
+  const int lanes = lanes_of(panel);
   with_few_rows<A>(w.few_rows, [&](auto rows) {
-    multiply_few<A, rows.value>(k, num_keys, w.q_rows, width, lanes_of(panel), v, p.head_dim_v,
-                                w.s);
+    multiply_few<A, rows.value>(k, num_keys, w.q_rows, width, v, p.head_dim_v, w.p);
   });
   const Modifiers<A> m = prepare_modifiers<A>(g, panel, tile, ScaleOn::kQueries, {}, w.modifiers);
-  modify_scores<A>(m, panel.vectors, num_keys, w.s);
-  soften<A>(panel.vectors, num_keys, p.head_dim_v, w.s, w.block->o_t[0], &w.block->states[0]);
+  if (changes_scores(m)) {
+    std::memset(w.s, 0, sizeof(A) * num_keys * lanes);
+    for_few<A>(w.few_rows, num_keys, lanes, [&](int64_t i, int64_t at) { w.s[at] = w.p[i]; });
+    modify_scores<A>(m, panel.vectors, num_keys, w.s);
+    for_few<A>(w.few_rows, num_keys, lanes, [&](int64_t i, int64_t at) { w.p[i] = w.s[at]; });
+  }
+  with_few_rows<A>(w.few_rows, [&](auto rows) {
+    soften_few<A, rows.value>(num_keys, p.head_dim_v, w.p, w.block->o_t[0], &w.block->states[0]);
+  });
   if (p.dropout.probability > 0)
-    for (int64_t i = 0; i < num_keys * lanes_of(panel); i += kLanes<A>)
-      store<A>(w.s + i, load<A>(w.s + i) * load<A>(w.dropout + i));
+    for_few<A>(w.few_rows, num_keys, lanes,
+               [&](int64_t i, int64_t at) { w.p[i] *= w.dropout[at]; });
 }
 
 // p of one tile, then o += p v.
@@ -285,8 +292,8 @@ static void attend_tile_few(const Group& g, const KeyTile& tile, RowBlock<E> k, 
   if (p.dropout.probability > 0) load_dropout<A>(g, panel, tile, w.dropout);
   soften_tile_few<A>(g, tile, k, v, w);
   with_few_rows<A>(w.few_rows, [&](auto rows) {
-    accumulate_few<A, rows.value>(v, tile.keys.end - tile.keys.begin, p.head_dim_v, w.s,
-                                  lanes_of(panel), next_k, p.head_dim, w.block->o_t[0]);
+    accumulate_few<A, rows.value>(v, tile.keys.end - tile.keys.begin, p.head_dim_v, w.p, next_k,
+                                  p.head_dim, w.block->o_t[0]);
   });
 }
 

@@ -1,10 +1,10 @@
-// The two products of forward for a panel of few rows (decoding): lanes are head dimensions, so
-// that keys and values stream through whole registers and are read at the speed of memory. Results
-// lie as the products of matmul.h leave them.
+// Forward for a panel of few rows (decoding): lanes are head dimensions, so that keys and values
+// stream through whole registers and are read at the speed of memory; scores lie close together,
+// [keys][rows], so that no lane of an exponential is idle.
 #pragma once
 
 #include "cpu/tile/load.h"
-#include "cpu/tile/panel.h"
+#include "cpu/tile/softmax.h"
 
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
@@ -60,13 +60,12 @@ static void gather_rows(const Panel<A>& panel, int64_t head_dim, A* out) {
       out[row * width + d] = d < head_dim ? panel.q_t[d * lanes_of(panel) + row] : A(0);
 }
 
-// s[key][row] = q[row] . k[key] for kLanes / kRows keys at a time; k's rows are whole vectors.
+// s[key][row] = q[row] . k[key] for kLanes / kRows keys at a time; k's rows are whole vectors. What
+// is left of the last vector of s is -infinity.
 template <class A, int kRows, class E>
-static void multiply_few(RowBlock<E> k, int64_t num_keys, const A* q, int64_t width, int lanes,
+static void multiply_few(RowBlock<E> k, int64_t num_keys, const A* q, int64_t width,
                          RowBlock<E> next, int64_t next_width, A* s) {
   constexpr int kKeys = kLanes<A> / kRows;
-  alignas(kVectorBytes) A sums[kLanes<A>];
-  std::memset(s, 0, sizeof(A) * num_keys * lanes);
   for (int64_t begin = 0; begin < num_keys; begin += kKeys) {
     const int64_t last = num_keys - 1, count = min_of(kKeys, num_keys - begin);
     Vec<A> sum[kLanes<A>];
@@ -78,16 +77,56 @@ static void multiply_few(RowBlock<E> k, int64_t num_keys, const A* q, int64_t wi
             key * load<A>(q + row * width + d);
       }
     sum_lanes<A>(sum);
-    store<A>(sums, sum[0]);
-    for (int64_t i = 0; i < count; ++i)
-      for (int row = 0; row < kRows; ++row) s[(begin + i) * lanes + row] = sums[i * kRows + row];
+    store<A>(s + begin * kRows, sum[0]);
   }
+  for (int64_t i = num_keys * kRows; i % kLanes<A>; ++i) s[i] = A(-__builtin_inf());
+}
+
+template <int kStep, class V, int... kIndex>
+ATTNEXT_HD V rotate(V x, std::integer_sequence<int, kIndex...>) {
+  return __builtin_shufflevector(x, x, ((kIndex + kStep) % static_cast<int>(sizeof...(kIndex)))...);
+}
+
+// Every lane of a row, which are kRows apart, gets what `join` makes of them all.
+template <class A, int kRows, int kStep = kLanes<A> / 2, class F>
+ATTNEXT_HD Vec<A> join_rows(Vec<A> x, F&& join) {
+  if constexpr (kStep >= kRows) {
+    x = join(x, rotate<kStep>(x, std::make_integer_sequence<int, kLanes<A>>{}));
+    return join_rows<A, kRows, kStep / 2>(x, join);
+  }
+  return x;
+}
+
+// s[key][row] <- p = 2^(s - base), the bases raised to the maximum before and the sums kept. The
+// state's lanes beyond the rows hold copies of theirs.
+template <class A, int kRows>
+static void soften_few(int64_t num_keys, int64_t head_dim_v, A* s, A* o_t, RowState<A>* state) {
+  const int64_t count = num_keys * kRows;
+  Vec<A> row_max = load<A>(state->base), sum{};
+  for (int64_t i = 0; i < count; i += kLanes<A>) row_max = maximum<A>(row_max, load<A>(s + i));
+  row_max = join_rows<A, kRows>(row_max, [](Vec<A> a, Vec<A> b) { return maximum<A>(a, b); });
+  change_base<A>(kLanes<A>, 0, row_max, head_dim_v, o_t, state);
+  const Vec<A> base = VectorMath<A>::finite_or_zero(row_max);
+  for (int64_t i = 0; i < count; i += kLanes<A>) {
+    const Vec<A> p = exp2<A>(load<A>(s + i) - base);
+    store<A>(s + i, p);
+    sum += p;
+  }
+  add_to<A>(state->row_sum, join_rows<A, kRows>(sum, [](Vec<A> a, Vec<A> b) { return a + b; }));
+}
+
+// Between scores that lie close together and those of a panel, [key][lanes].
+template <class A, class F>
+static void for_few(int rows, int64_t num_keys, int lanes, F&& f) {
+  for (int64_t key = 0; key < num_keys; ++key)
+    for (int row = 0; row < rows; ++row) f(key * rows + row, key * lanes + row);
 }
 
 // o_t[d][row] += sum_key p[key][row] v[key][d]; v's rows are whole vectors.
 template <class A, int kRows, class E>
-static void accumulate_few(RowBlock<E> v, int64_t num_keys, int64_t head_dim, const A* p, int lanes,
+static void accumulate_few(RowBlock<E> v, int64_t num_keys, int64_t head_dim, const A* p,
                            RowBlock<E> next, int64_t next_width, A* o_t) {
+  constexpr int lanes = kLanes<A>;  // of the panel, whose rows are fewer
   const int64_t width = round_up(head_dim, kLanes<A>);
   constexpr int kVectors = 4;
   for_tiles<kVectors>(width / kLanes<A>, [&](auto vectors, int64_t vector) {
@@ -101,7 +140,7 @@ static void accumulate_few(RowBlock<E> v, int64_t num_keys, int64_t head_dim, co
       ATTNEXT_UNROLL for (int j = 0; j < vectors.value; ++j) value[j] =
           load_wide<A>(v.data + key * v.stride + begin + j * kLanes<A>);
       ATTNEXT_UNROLL for (int row = 0; row < kRows; ++row) {
-        const Vec<A> weight = splat<A>(p[key * lanes + row]);
+        const Vec<A> weight = splat<A>(p[key * kRows + row]);
         ATTNEXT_UNROLL for (int j = 0; j < vectors.value; ++j) sum[row][j] += weight * value[j];
       }
     }
