@@ -43,11 +43,14 @@ struct RowOperand {
   }
   PTX_FN void get(uint32_t tile, int first_row, int lane, int k,
                   uint32_t (&rows)[kRowFragments][4]) const {
-    if constexpr (!kIsKept) return load(tile, first_row, lane, k, rows);
+    if constexpr (kIsKept) {
 #pragma unroll
-    for (int m = 0; m < kRowFragments; ++m)
+      for (int m = 0; m < kRowFragments; ++m)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) rows[m][i] = kept[kIsKept ? k : 0][m][i];
+        for (int i = 0; i < 4; ++i) rows[m][i] = kept[k][m][i];
+    } else {
+      load(tile, first_row, lane, k, rows);
+    }
   }
 };
 
