@@ -92,10 +92,10 @@ constexpr int forward_tile_q(int head_dim, int element_bytes, Budget budget, Fea
 }
 // The same with options and without: which of the two kernels runs does not show in the bits of a
 // row. At width 128 the two fragments of rows leave registers for 48 scores each; 64 spilled 172
-// bytes on sm_90. Beyond it, two stages of 64 keys would not fit 99 KB; of float32, of more
-// than 32.
+// bytes on sm_90. Beyond it, two stages of 64 keys would not fit 99 KB. Of float32 at width 128, 32
+// keys spilled 32 bytes on sm_120.
 constexpr int forward_tile_k(int head_dim, int element_bytes, Budget budget, Features features) {
-  if (element_bytes == 4) return 32;
+  if (element_bytes == 4) return features != Features::kFewRows && head_dim > 64 ? 16 : 32;
   if (features == Features::kFewRows) return head_dim > 128 ? 32 : 64;
   return head_dim > 128 ? 32 : head_dim == 128 && budget != Budget::kTuring ? 48 : 64;
 }
