@@ -14,7 +14,8 @@ struct QueryBlock {
   int num_panels;
   Panel<A> panels[kMaxPanels];
   RowState<A> states[kMaxPanels];
-  A* o_t[kMaxPanels];  // [head_dim_v][lanes]
+  A* o_t[kMaxPanels];            // [head_dim_v][lanes]
+  bool was_rebased[kMaxPanels];  // by the tile before
 };
 
 // What one worker needs.
@@ -72,6 +73,7 @@ static void load_block(const Group& g, Span rows, ForwardScratch<A>& w) {
     else
       load_queries<A>(g, kForwardScale<Term>, w.q_t[i], w.weight_t[i], &panel);
     reset(&block.states[i]);
+    block.was_rebased[i] = false;
     std::memset(block.o_t[i], 0, sizeof(A) * p.head_dim_v * lanes_of(panel));
   }
   const int64_t num_rows = rows.end - rows.begin;
@@ -102,14 +104,14 @@ struct SoftenScores {
   const A* base;     // [lanes]
   const A* dropout;  // [keys][lanes], null: none
   A* sum;            // [lanes]
-  A* rounded_sum;    // [lanes], null: not wanted
+  A* rounded_sum;    // [lanes], of paired terms
   Operand<Term, A>* p;
   inline __attribute__((always_inline)) void move_to(int64_t lane) {
     ATTNEXT_ISA_NAMESPACE::move_to<A>(lane, &modifiers);
     base += lane;
     if (dropout) dropout += lane;
     sum += lane;
-    if (rounded_sum) rounded_sum += lane;
+    rounded_sum += lane;
     p += lane;
   }
   template <int kKeys, int kVectors>
@@ -120,13 +122,14 @@ struct SoftenScores {
       const int64_t lane = j * kLanes<A>;
       const Vec<A> row_base = load<A>(base + lane);
       Vec<A> row_sum = load<A>(sum + lane), rounded{};
+      if constexpr (kIsPaired<Term>) rounded = load<A>(rounded_sum + lane);
       ATTNEXT_UNROLL for (int i = 0; i < kKeys; i += kPack<Term>) {
         Vec<A> packed[kPack<Term>] = {};
         ATTNEXT_UNROLL for (int n = 0; n < kPack<Term>; ++n) {
           if (i + n >= kKeys) continue;
           Vec<A> x = s[i + n][j];
           if constexpr (kIsPlain && kForwardScale<Term> == ScaleOn::kScores)
-            x *= load<A>(modifiers.scale + lane);
+            x *= load<A>(modifiers.scale + lane);  // fused with what follows
           packed[n] = exp2<A>(x - row_base);
           row_sum += packed[n];
           if (!kIsPlain && dropout)
@@ -136,7 +139,7 @@ struct SoftenScores {
                               &rounded);
       }
       store<A>(sum + lane, row_sum);
-      if (kIsPaired<Term> && rounded_sum) add_to<A>(rounded_sum + lane, rounded);
+      if constexpr (kIsPaired<Term>) store<A>(rounded_sum + lane, rounded);
     }
   }
 };
@@ -152,42 +155,93 @@ ATTNEXT_HD IntVec<A> needs_base(const Modifiers<A>& m, int lane, Vec<A> base, Ve
   return (sum > splat<A>(kLargestSum<A>)) | (has_none & is_too_small) | (has_none & (sum != sum));
 }
 
-// Rows that need it take a base from the maximum of their scores `s` and get the weights and sums
-// that go with it. The others keep theirs: a row's bits must not depend on its neighbours.
+// What a tile adds to a panel's sums.
+template <class A>
+struct TileSums {
+  alignas(kVectorBytes) A sum[kPanelLanes<A>], rounded[kPanelLanes<A>];
+};
+
+// p and its sums of the `chosen` lanes from `lane` on, from stored scores; the others keep theirs.
 template <class A, class Term>
-static void soften_again(const Modifiers<A>& m, int i, int64_t num_keys, int64_t head_dim_v,
-                         const A* dropout, A* sum, A* rounded_sum, ForwardScratch<A>& w) {
+static void soften_stored(int lane, int lanes, int64_t num_keys, IntVec<A> chosen, Vec<A> base,
+                          const A* dropout, const ForwardScratch<A>& w, TileSums<A>* sums) {
   using E = Operand<Term, A>;
-  const int lanes = lanes_of(w.block->panels[i]);
-  RowState<A>* state = &w.block->states[i];
-  for (int lane = 0; lane < lanes; lane += kLanes<A>) {
-    const Vec<A> old_base = load<A>(state->base + lane), old_sum = load<A>(sum + lane);
-    const IntVec<A> is_needed = needs_base(m, lane, old_base, old_sum);
-    if (!any<A>(is_needed)) continue;
-    const Vec<A> row_max = column_maximum<A>(w.s + lane, lanes, num_keys, old_base);
-    const Vec<A> base = select<A>(is_needed, row_max + kHeadroom<A>, old_base);
-    change_base<A>(lanes, lane, base, head_dim_v, w.block->o_t[i], state);
-    const Vec<A> finite_base = VectorMath<A>::finite_or_zero(base);
-    Vec<A> new_sum{}, rounded{};
-    for (int64_t key = 0; key < num_keys; key += kPack<Term>) {
-      Vec<A> packed[kPack<Term>] = {};
-      for (int64_t n = 0; n < min_of(kPack<Term>, num_keys - key); ++n) {
-        const int64_t at = (key + n) * lanes + lane;
-        packed[n] = exp2<A>(load<A>(w.s + at) - finite_base);
-        new_sum += packed[n];
-        if (dropout) packed[n] *= load<A>(dropout + at);
-      }
-      E* weights = operands<Term>(w.p) + key / kPack<Term> * lanes + lane;
-      const Vec<E> kept = load<E>(weights);
-      store_packed<Term, A>(packed, weights, &rounded);
-      store<E>(weights, is_needed ? load<E>(weights) : kept);
+  base = VectorMath<A>::finite_or_zero(base);
+  Vec<A> sum{}, rounded{};
+  for (int64_t key = 0; key < num_keys; key += kPack<Term>) {
+    Vec<A> packed[kPack<Term>] = {};
+    for (int64_t n = 0; n < min_of(kPack<Term>, num_keys - key); ++n) {
+      const int64_t at = (key + n) * lanes + lane;
+      packed[n] = exp2<A>(load<A>(w.s + at) - base);
+      sum += packed[n];
+      if (dropout) packed[n] *= load<A>(dropout + at);
     }
-    store<A>(sum + lane, select<A>(is_needed, new_sum, old_sum));
-    store<A>(rounded_sum + lane, select<A>(is_needed, rounded, load<A>(rounded_sum + lane)));
+    E* weights = operands<Term>(w.p) + key / kPack<Term> * lanes + lane;
+    const Vec<E> kept = load<E>(weights);
+    store_packed<Term, A>(packed, weights, &rounded);
+    store<E>(weights, chosen ? load<E>(weights) : kept);
+  }
+  store<A>(sums->sum + lane, select<A>(chosen, sum, load<A>(sums->sum + lane)));
+  store<A>(sums->rounded + lane, select<A>(chosen, rounded, load<A>(sums->rounded + lane)));
+}
+
+// The same straight from the registers.
+template <class A, class Term>
+static void soften_segments(const Segment* segments, int num_segments, RowBlock<Operand<Term, A>> k,
+                            int i, int64_t depth, const Modifiers<A>& m, const A* dropout,
+                            ForwardScratch<A>& w, TileSums<A>* sums) {
+  const RowState<A>& state = w.block->states[i];
+  alignas(kVectorBytes) A base[kPanelLanes<A>];
+  for (int lane = 0; lane < kPanelLanes<A>; lane += kLanes<A>)
+    store<A>(base + lane, VectorMath<A>::finite_or_zero(load<A>(state.base + lane)));
+  for (int n = 0; n < num_segments; ++n) {
+    const auto multiply = [&](auto is_plain) {
+      multiply_keys<A, Term>(
+          segments[n].vectors, k, segments[n].keys, operands<Term>(w.q_t[i]), w.weight_t[i], depth,
+          SoftenScores<A, Term, is_plain.value>{modifiers_of(m, segments[n]), base, dropout,
+                                                sums->sum, sums->rounded, operands<Term>(w.p)});
+    };
+    constexpr bool kMayBePlain = !Term::kHasWeight;
+    if (kMayBePlain && !dropout && !changes_scores(modifiers_of(m, segments[n])))
+      multiply(Int<kMayBePlain>{});
+    else
+      multiply(Int<0>{});
   }
 }
 
-// s = q kT, modified; p = 2^(s - base); the row sums.
+// Rows that need it take a base from the maximum of their stored scores, and the weights and sums
+// that go with it: a row's bits must not depend on its neighbours.
+template <class A, class Term>
+static void rebase(const Modifiers<A>& m, int i, int64_t num_keys, int64_t head_dim_v,
+                   const A* dropout, ForwardScratch<A>& w, TileSums<A>* sums) {
+  const int lanes = lanes_of(w.block->panels[i]);
+  RowState<A>* state = &w.block->states[i];
+  for (int lane = 0; lane < lanes; lane += kLanes<A>) {
+    const Vec<A> old_base = load<A>(state->base + lane);
+    const IntVec<A> is_needed = needs_base(m, lane, old_base, load<A>(sums->sum + lane));
+    if (!any<A>(is_needed)) continue;
+    const Vec<A> row_max = column_maximum<A>(w.s + lane, lanes, num_keys, old_base);
+    // Weights of 0 relative to 0 are right where nothing is seen.
+    if (!any<A>(is_needed & (row_max != -splat<A>(A(__builtin_inf()))))) continue;
+    const Vec<A> base = select<A>(is_needed, row_max + kHeadroom<A>, old_base);
+    change_base<A>(lanes, lane, base, head_dim_v, w.block->o_t[i], state);
+    soften_stored<A, Term>(lane, lanes, num_keys, is_needed, base, dropout, w, sums);
+  }
+}
+
+template <class A>
+ATTNEXT_HD bool needs_base(const Modifiers<A>& m, int lanes, const RowState<A>& state,
+                           const TileSums<A>& sums) {
+  IntVec<A> is_needed{};
+  for (int lane = 0; lane < lanes; lane += kLanes<A>)
+    is_needed |= needs_base(m, lane, load<A>(state.base + lane), load<A>(sums.sum + lane));
+  return any<A>(is_needed);
+}
+
+// s = q kT, modified; p = 2^(s - base); the row sums. Where the tile before asked for a base, this
+// one may: its scores are stored first then, and need not be computed twice. (Not where their scale
+// is fused with the subtraction of the base: stored, they would be rounded in between, and the bits
+// of a row that keeps its base would depend on its neighbours.)
 template <class A, class Term>
 static void soften_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Term, A>> k, int i,
                         const Modifiers<A>& m, const Segment* segments, int num_segments,
@@ -198,39 +252,27 @@ static void soften_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Te
   const int64_t num_keys = tile.keys.end - tile.keys.begin;
   const int64_t depth = divide_up(p.head_dim, kPack<Term>);
   const int lanes = lanes_of(panel);
-  Operand<Term, A>*q_t = operands<Term>(w.q_t[i]), *weights = operands<Term>(w.p);
+  Operand<Term, A>* q_t = operands<Term>(w.q_t[i]);
   const A* dropout = p.dropout.probability > 0 ? w.dropout : nullptr;
-  alignas(kVectorBytes) A base[kPanelLanes<A>], sum[kPanelLanes<A>], rounded[kPanelLanes<A>];
-  A* rounded_sum = kIsPaired<Term> && !dropout ? rounded : nullptr;
-  for (int lane = 0; lane < lanes; lane += kLanes<A>) {
-    store<A>(base + lane, VectorMath<A>::finite_or_zero(load<A>(state->base + lane)));
-    store<A>(sum + lane, Vec<A>{});
-    store<A>(rounded + lane, Vec<A>{});
-  }
-  for (int n = 0; n < num_segments; ++n) {
-    const auto multiply = [&](auto is_plain) {
-      multiply_keys<A, Term>(
-          segments[n].vectors, k, segments[n].keys, q_t, w.weight_t[i], depth,
-          SoftenScores<A, Term, is_plain.value>{modifiers_of(m, segments[n]), base, dropout, sum,
-                                                rounded_sum, weights});
-    };
-    constexpr bool kMayBePlain = !Term::kHasWeight;
-    if (kMayBePlain && !dropout && !changes_scores(modifiers_of(m, segments[n])))
-      multiply(Int<kMayBePlain>{});
-    else
-      multiply(Int<0>{});
-  }
-  IntVec<A> is_needed{};
-  for (int lane = 0; lane < lanes; lane += kLanes<A>)
-    is_needed |= needs_base(m, lane, load<A>(state->base + lane), load<A>(sum + lane));
-  if (any<A>(is_needed)) {
+  TileSums<A> sums{};
+  const bool is_stored = kForwardScale<Term> == ScaleOn::kQueries && w.block->was_rebased[i];
+  if (is_stored) {
     compute_scores<A, Term>(panel, tile, k, q_t, depth, m, w.s);
-    soften_again<A, Term>(m, i, num_keys, p.head_dim_v, dropout, sum, rounded, w);
+    for (int lane = 0; lane < lanes; lane += kLanes<A>)
+      soften_stored<A, Term>(lane, lanes, num_keys, IntVec<A>{} == 0, load<A>(state->base + lane),
+                             dropout, w, &sums);
+  } else {
+    soften_segments<A, Term>(segments, num_segments, k, i, depth, m, dropout, w, &sums);
+  }
+  w.block->was_rebased[i] = needs_base(m, lanes, *state, sums);
+  if (w.block->was_rebased[i]) {
+    if (!is_stored) compute_scores<A, Term>(panel, tile, k, q_t, depth, m, w.s);
+    rebase<A, Term>(m, i, num_keys, p.head_dim_v, dropout, w, &sums);
   }
   for (int lane = 0; lane < lanes; lane += kLanes<A>) {
-    const Vec<A> row_sum = load<A>(sum + lane), row_base = load<A>(state->base + lane);
+    const Vec<A> row_sum = load<A>(sums.sum + lane), row_base = load<A>(state->base + lane);
     add_to<A>(state->row_sum + lane, row_sum);
-    if (rounded_sum) add_to<A>(state->rounded_sum + lane, load<A>(rounded_sum + lane));
+    if (!dropout) add_to<A>(state->rounded_sum + lane, load<A>(sums.rounded + lane));
     // The base 0 did: from now on it is the row's own.
     store<A>(state->base + lane,
              select<A>(row_sum == Vec<A>{}, row_base, VectorMath<A>::finite_or_zero(row_base)));

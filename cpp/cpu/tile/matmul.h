@@ -217,16 +217,6 @@ static void multiply_keys(Vectors vectors, RowBlock<Operand<Term, A>> k, Span ke
   });
 }
 
-// The same for a single vector.
-template <class A, class Term, class Finish>
-static void multiply_vector(Vectors vectors, RowBlock<Operand<Term, A>> k, Span keys,
-                            const Operand<Term, A>* q_t, const A* weight_t, int64_t head_dim,
-                            Finish finish) {
-  const int64_t lane = vectors.first * kLanes<A>;
-  finish.move_to(lane);
-  multiply_some_keys<A, Term, 1>(lane, vectors.stride, k, keys, q_t, weight_t, head_dim, finish);
-}
-
 template <class A, class Term>
 static void accumulate(Vectors vectors, RowBlock<Operand<Term, A>> k, Span keys, int64_t head_dim,
                        const Operand<Term, A>* p, int64_t p_stride, const A* q_t, A* out_t) {

@@ -345,15 +345,14 @@ ATTNEXT_HD KeyTile key_tile(const Group& g, const Panel<A>& panel, Span keys) {
   return {cut, classify_tile(g.mask, panel.queries, cut)};
 }
 
-// s = all scores of a panel against the tile's keys `k`, to base 2. Vector by vector: the seldom
-// used code stays small.
+// s = all scores of a panel against the tile's keys `k`, to base 2.
 template <class A, class Term>
 static void compute_scores(const Panel<A>& panel, const KeyTile& tile, RowBlock<Operand<Term, A>> k,
                            const Operand<Term, A>* q_t, int64_t depth,
                            const Modifiers<A>& modifiers, A* s) {
-  for (int j = 0; j < panel.vectors; ++j)
-    multiply_vector<A, Term>({j, 1, lanes_of(panel)}, k, {0, tile.keys.end - tile.keys.begin}, q_t,
-                             panel.weight_t, depth, KeepScores<A>{modifiers, s});
+  multiply_keys<A, Term>({0, panel.vectors, lanes_of(panel)}, k,
+                         {0, tile.keys.end - tile.keys.begin}, q_t, panel.weight_t, depth,
+                         KeepScores<A>{modifiers, s});
 }
 
 // 1/(1 - probability) where a weight is kept, 0 where it is dropped.
