@@ -1,4 +1,4 @@
-"""Are the gradients that are asked for the same, bit for bit, as when all of them are?"""
+"""Are the gradients that are asked for the same as when all of them are?"""
 
 import numpy as np
 import pytest
@@ -12,6 +12,10 @@ from test_forward import core
 
 #: Beside each field by itself: every combination of the three that share most of the work.
 TOGETHER = [("dq", "dk"), ("dq", "dv"), ("dk", "dv"), ("dq", "dk", "dv")]
+
+
+#: What is not asked for may leave a shorter path, which rounds differently.
+ROUNDING = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-3, "bfloat16": 1.6e-2}
 
 
 def backward(x, **options):
@@ -31,7 +35,11 @@ def test_each_by_itself(case, dtype):
     for wanted in [*there, *TOGETHER]:
         for name, found in backward(x, wanted=wanted)._asdict().items():
             if name in wanted:
-                assert np.array_equal(found, everything[name], equal_nan=True), (name, wanted)
+                expected = np.asarray(everything[name], np.float64)
+                atol = ROUNDING[dtype] * max(1, np.nanmax(np.abs(expected), initial=0))
+                assert np.allclose(
+                    np.asarray(found, np.float64), expected, rtol=0, atol=atol, equal_nan=True
+                ), (name, wanted)
             else:
                 assert found is None, (name, wanted)
 

@@ -15,30 +15,27 @@ static void add_block(const BackwardParams& params, const BackwardSums<A>& sums,
                       Span rows, BackwardScratch<A>& w) {
   const Problem& p = params.problem;
   const int64_t width = padded<A>(p.head_dim);
-  const Vec<A> one = splat<A>(A(1));
-  alignas(kVectorBytes) A ones[kPanelLanes<A>];
-  for (int i = 0; i < kPanelLanes<A>; i += kLanes<A>) store<A>(ones + i, one);
+  const auto add_to_row = [&](int64_t row, int64_t first, int64_t columns, Vec<A> x) {
+    A* out = first + (sums.dq ? sums.dq + (row_base(sums, g) + row) * width
+                              : reinterpret_cast<A*>(row_pointer(g, params.dq, row)));
+    if (columns == kLanes<A>) return store_unaligned<A>(out, load_unaligned<A>(out) + x);
+    for (int64_t i = 0; i < columns; ++i) out[i] += x[i];
+  };
   for (int i = 0; i < w.num_panels; ++i) {
     const GradientPanel<A>& panel = w.panels[i];
-    const TensorView natural = {
-        w.dq, {}, {0, 0, width, 1}, 4, static_cast<int32_t>(kAccumulatorDType<A>)};
     if (!Term::kHasWeight && sums.wanted.dq)
-      store_transposed<A>(panel.panel, panel.dq_t, ones, p.head_dim, natural, [&](int64_t row) {
-        return reinterpret_cast<char*>(w.dq + (row - rows.begin) * width);
-      });
+      for_rows_of_transposed<A>(panel.panel, panel.dq_t, p.head_dim, add_to_row);
     for (int64_t row = panel.panel.rows.begin; row < panel.panel.rows.end; ++row) {
       const int64_t at = row_base(sums, g) + row, lane = row - panel.panel.rows.begin;
       for (int i = 0; sums.rows && i < kNumRowSums; ++i)
         sums.rows[at * kNumRowSums + i] += panel.sums[i][lane];
     }
   }
-  if (!sums.wanted.dq) return;
-  for (int64_t row = rows.begin; row < rows.end; ++row) {
-    A* out = sums.dq ? sums.dq + (row_base(sums, g) + row) * width
-                     : reinterpret_cast<A*>(row_pointer(g, params.dq, row));
-    const A* in = w.dq + (row - rows.begin) * width;
-    for (int64_t d = 0; d < p.head_dim; ++d) out[d] += in[d];
-  }
+  if (Term::kHasWeight && sums.wanted.dq)
+    for (int64_t row = rows.begin; row < rows.end; ++row)
+      for (int64_t d = 0; d < p.head_dim; d += kLanes<A>)
+        add_to_row(row, d, min_of(kLanes<A>, p.head_dim - d),
+                   load<A>(w.dq + (row - rows.begin) * width + d));
 }
 
 // The chunk's dk and dv, whole now, leave in the caller's type.
@@ -54,8 +51,8 @@ static void store_chunk(const BackwardParams& params, const Group& g, Span chunk
                    p.head_dim_v, dv);
     if (!is_present(params.dk)) continue;
     if (p.score == Score::kCosine) {
-      load_row<A>(key_pointer(g, p.k, key), dtype_of(p.k), p.k.strides[3], p.head_dim, w.q);
-      unnormalise_gradient<A>(w.q, width, dk);
+      load_row<A>(key_pointer(g, p.k, key), dtype_of(p.k), p.k.strides[3], p.head_dim, w.q_buffer);
+      unnormalise_gradient<A>(w.q_buffer, width, dk);
     }
     store_row<A>(key_pointer(g, params.dk, key), dtype_of(params.dk), params.dk.strides[3],
                  p.head_dim, dk);
@@ -96,7 +93,7 @@ static void store_item_sums(const BackwardSums<A>& sums, const Group& g, Span ch
   for (int64_t head = 0; head < p.group_size; ++head)
     std::memcpy(sums.bias_keys + sums.keys_before[g.sequence] * p.num_heads_q +
                     (g.head_kv * p.group_size + head) * g.mask.seqlen_k + chunk.begin,
-                w.bias_keys + head * kChunkKeys, sizeof(A) * (chunk.end - chunk.begin));
+                w.bias_keys + head * kLongChunkKeys, sizeof(A) * (chunk.end - chunk.begin));
 }
 
 template <class A, class Term>
@@ -109,7 +106,7 @@ static void backward_item(const BackwardParams& params, const BackwardSums<A>& s
   const KeyRows<A, Term> key_rows = load_chunk<A, Term>(g, chunk, w);
   std::memset(w.dk, 0, sizeof(A) * (chunk.end - chunk.begin) * padded<A>(p.head_dim));
   std::memset(w.dv, 0, sizeof(A) * (chunk.end - chunk.begin) * padded<A>(p.head_dim_v));
-  std::memset(w.bias_keys, 0, sizeof(A) * p.group_size * kChunkKeys);
+  std::memset(w.bias_keys, 0, sizeof(A) * p.group_size * kLongChunkKeys);
   if (p.weight) load_additive_weight<A>(g, w);
   const Span queries = chunk.begin < chunk.end ? visible_queries(g.mask, chunk) : Span{0, 0};
   const Span blocks = {queries.begin * p.group_size / kTileQ<A>,
@@ -122,7 +119,9 @@ static void backward_item(const BackwardParams& params, const BackwardSums<A>& s
     if constexpr (Term::kHasWeight)
       std::memset(w.dq, 0, sizeof(A) * (rows.end - rows.begin) * padded<A>(p.head_dim));
     if (sums.bias_sum == BiasSum::kDense) wait_for(before, sums.progress, block + 1);
+    const Span seen = reachable_keys(g.mask, queries_of(g, rows));
     for (int64_t key = chunk.begin; key < chunk.end; key += kGradientTileK) {
+      if (!overlaps({key, key + kGradientTileK}, seen)) continue;
       differentiate_block<A, Term>(sums, wanted, g, rows, chunk,
                                    {key, min_of(key + kGradientTileK, chunk.end)},
                                    rows_from(key_rows, key - chunk.begin), w);
@@ -222,6 +221,19 @@ static void clear_dense_bias(const BackwardParams& params, const BackwardSums<A>
   std::memset(sums.dbias.data, 0, sizeof(A) * num_elements(params.dbias));
 }
 
+// How long a sequence's chunks are. Those that share a dense bias gradient must cut their keys at
+// the same places, whatever their lengths. Under a causal rule or a window chunks differ in work:
+// long ones leave cores idle at the end.
+static int64_t chunk_keys_of(const BackwardParams& params, int64_t seqlen_k) {
+  const Problem& p = params.problem;
+  const bool has_rule = p.batch > 0 && p.sequences[0].mask.right < kOpen;
+  if (has_rule || bias_sum_of(params) == BiasSum::kDense) return kChunkKeys;
+  return chunk_keys(seqlen_k, p.num_heads_kv, max_of(p.head_dim, p.head_dim_v));
+}
+static int64_t num_chunks(const BackwardParams& params, int64_t seqlen_k) {
+  return max_of(1, divide_up(seqlen_k, chunk_keys_of(params, seqlen_k)));
+}
+
 // Item -> its chunk and predecessors. The last chunk of a head goes first: under a causal mask it
 // starts furthest down the queries, and nobody waits for it there.
 template <class A, class Term>
@@ -230,9 +242,9 @@ static void run_item(const BackwardParams& params, const BackwardSums<A>& sums,
   const Problem& p = params.problem;
   const Place place = place_of(items, item);
   const Group g = group_of(p, place.sequence, place.head_kv);
-  const int64_t chunks = max_of(1, divide_up(g.mask.seqlen_k, kChunkKeys));
-  const int64_t chunk = chunks - 1 - place.index;
-  const Span keys = {chunk * kChunkKeys, min_of((chunk + 1) * kChunkKeys, g.mask.seqlen_k)};
+  const int64_t seqlen = g.mask.seqlen_k, length = chunk_keys_of(params, seqlen);
+  const int64_t chunk = num_chunks(params, seqlen) - 1 - place.index;
+  const Span keys = {chunk * length, min_of((chunk + 1) * length, seqlen)};
   Predecessors before = {place.index > 0 ? item - 1 : -1, -1};
   if (sums.bias_sum == BiasSum::kDense)
     before.same_bias = bias_predecessor(p, params.dbias, items, place, chunk);
@@ -253,7 +265,7 @@ static void run_backward(const BackwardParams& params) {
     const Mask& m = p.sequences[sequence].mask;
     sums.queries_before[sequence + 1] = sums.queries_before[sequence] + m.seqlen_q;
     sums.keys_before[sequence + 1] = sums.keys_before[sequence] + m.seqlen_k;
-    return max_of(1, divide_up(m.seqlen_k, kChunkKeys));
+    return num_chunks(params, m.seqlen_k);
   });
   Arena counter{nullptr, 0};
   carve_sums<A>(params, num_items(items), &counter, &sums);

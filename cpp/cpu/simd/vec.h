@@ -53,6 +53,7 @@ struct VectorOf<double> {
 template <>
 struct VectorOf<int32_t> {
   typedef int32_t Type __attribute__((vector_size(kVectorBytes), may_alias));
+  typedef int32_t Unaligned __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
 };
 
 template <class A>

@@ -59,7 +59,7 @@ static void add_bias_keys(const Group& g, const Panel<A>& panel, const KeyTile& 
   const int64_t group_size = g.problem->group_size;
   for (int64_t key = tile.keys.begin; key < tile.keys.end; ++key)
     for (int64_t row = panel.rows.begin; row < panel.rows.end; ++row)
-      sums[row % group_size * kChunkKeys + key - chunk_begin] +=
+      sums[row % group_size * kLongChunkKeys + key - chunk_begin] +=
           ds[(key - tile.keys.begin) * lanes + row - panel.rows.begin];
 }
 

@@ -61,8 +61,15 @@ ATTNEXT_HD void store_rows(const Vec<A> (&tile)[kKeys][kVectors], S* to, int64_t
   }
 }
 
+// Whether a segment's scores are scaled and nothing else, and only dq, dk and dv are wanted of
+// them. Compiled apart: code that is jumped over costs registers and time.
+template <class A>
+ATTNEXT_HD bool is_plain(const Modifiers<A>& m, const A* dropout, const A* ds) {
+  return !dropout && !ds && !changes_scores(m);
+}
+
 // p = 2^(s - lse) from the registers.
-template <class A, class Term>
+template <class A, class Term, bool kIsPlain>
 struct RebuildWeights {
   Modifiers<A> modifiers;
   const A *lse_log2, *lse_rest;  // [lanes]
@@ -80,14 +87,16 @@ struct RebuildWeights {
   template <int kKeys, int kVectors>
   inline __attribute__((always_inline)) void finish(int64_t key, Vec<A> (&s)[kKeys][kVectors]) {
     const int64_t stride = modifiers.stride;
-    modify<A>(modifiers, key, s);
+    if constexpr (!kIsPlain) modify<A>(modifiers, key, s);
     ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
       const Vec<A> lse = load<A>(lse_log2 + j * kLanes<A>),
                    rest = load<A>(lse_rest + j * kLanes<A>);
-      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) s[i][j] = exp2<A>(s[i][j] - lse - rest);
+      const Vec<A> scale = kIsPlain ? load<A>(modifiers.scale + j * kLanes<A>) : splat<A>(A(1));
+      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) s[i][j] =
+          exp2<A>((kIsPlain ? s[i][j] * scale : s[i][j]) - lse - rest);
     }
     if (p) store_tile<A>(s, p + key * stride, stride);
-    if (dropout)
+    if (!kIsPlain && dropout)
       ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i)
           ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) s[i][j] *=
           load<A>(dropout + (key + i) * stride + j * kLanes<A>);
@@ -96,7 +105,7 @@ struct RebuildWeights {
 };
 
 // ds = p (m dp - delta) by the final score, then by the raw sum, dp from the registers.
-template <class A, class Term>
+template <class A, class Term, bool kIsPlain>
 struct DifferentiateSoftmax {
   Modifiers<A> modifiers;
   const A *delta, *scale;  // [lanes]
@@ -123,23 +132,23 @@ struct DifferentiateSoftmax {
       ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i)
           ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) f(dp[i][j], i, j * kLanes<A>);
     };
-    if (dropout)
+    if (!kIsPlain && dropout)
       each([&](Vec<A>& x, int i, int lane) { x *= load<A>(dropout + (key + i) * stride + lane); });
     each([&](Vec<A>& x, int i, int lane) {
       x = score_gradient(load<A>(weights + i * weights_stride + lane), x, load<A>(delta + lane));
     });
     // A masked pair has no gradient even where its value or key is not finite.
-    if (may_be_masked)
+    if (!kIsPlain && may_be_masked)
       each([&](Vec<A>& x, int i, int lane) {
         x = select<A>(load<A>(weights + i * weights_stride + lane) == Vec<A>{}, Vec<A>{}, x);
       });
-    if (ds) store_tile<A>(dp, ds + key * stride, stride);
+    if (!kIsPlain && ds) store_tile<A>(dp, ds + key * stride, stride);
     each([&](Vec<A>& x, int, int lane) { x *= load<A>(scale + lane) * A(kLn2); });
-    if (modifiers.cap > 0) {
+    if (!kIsPlain && modifiers.cap > 0) {
       const A* slope = modifiers.trace.softcap_slope + key * stride;
       each([&](Vec<A>& x, int i, int lane) { x *= load<A>(slope + i * stride + lane); });
     }
-    if (modifiers.is_root) {
+    if (!kIsPlain && modifiers.is_root) {
       const A* raw = modifiers.trace.raw + key * stride;
       each([&](Vec<A>& x, int i, int lane) {
         x *= finish_neg_l2_slope(load<A>(raw + i * stride + lane));
@@ -151,6 +160,58 @@ struct DifferentiateSoftmax {
           store_weights<Term, A>(dp, j, key, stride, rows.ds_pairs + j * kLanes<A>, nullptr);
   }
 };
+
+// Keeps a tile's sums where they are: in registers.
+template <class A, int kKeys, int kVectors>
+struct KeepTile {
+  Vec<A> (&kept)[kKeys][kVectors];
+  inline __attribute__((always_inline)) void finish(int64_t, Vec<A> (&sum)[kKeys][kVectors]) {
+    ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
+        kept[i][j] = sum[i][j];
+  }
+};
+
+// Plain scores of paired terms: half a tile of s and of dp fits the registers together, so that p
+// never leaves them in float32. Pointers are those of the first lane.
+template <class A, class Term>
+struct DifferentiatePairs {
+  RowBlock<Operand<Term, A>> k, v;
+  const Operand<Term, A>*q_t, *dout_t;
+  int64_t depth, depth_v, stride;  // `stride`: lanes of the panel
+  const A *scale, *lse_log2, *lse_rest, *delta;
+  GradientRows<A, Term> rows;
+  template <int kKeys, int kVectors>
+  inline __attribute__((always_inline)) void visit(int64_t key) const {
+    Vec<A> p[kKeys][kVectors] = {}, ds[kKeys][kVectors] = {};
+    KeepTile<A, kKeys, kVectors> keep_p{p}, keep_ds{ds};
+    score_tile<A, Term, kKeys, kVectors>(k, key, q_t, nullptr, stride, depth, keep_p);
+    ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
+      const int lane = j * kLanes<A>;
+      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) p[i][j] = exp2<A>(
+          p[i][j] * load<A>(scale + lane) - load<A>(lse_log2 + lane) - load<A>(lse_rest + lane));
+    }
+    store_rows<A>(p, rows.p + key * rows.stride, rows.stride);
+    score_tile<A, Term, kKeys, kVectors>(v, key, dout_t, nullptr, stride, depth_v, keep_ds);
+    ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
+      const Vec<A> row_delta = load<A>(delta + j * kLanes<A>),
+                   factor = load<A>(scale + j * kLanes<A>) * A(kLn2);
+      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) ds[i][j] =
+          score_gradient(p[i][j], ds[i][j], row_delta) * factor;
+    }
+    store_rows<A>(ds, rows.ds + key * rows.stride, rows.stride);
+    ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
+        store_weights<Term, A>(ds, j, key, stride, rows.ds_pairs + j * kLanes<A>, nullptr);
+  }
+};
+
+template <class A, class Term>
+static void differentiate_pairs(int vectors, Span keys, const DifferentiatePairs<A, Term>& tile) {
+  with_vectors(vectors, [&](auto v) {
+    for_tiles<kTileRows / 2>(
+        keys.end, [&](auto rows, int64_t key) { tile.template visit<rows.value, v.value>(key); },
+        keys.begin);
+  });
+}
 
 // Adds the sums of ds x and p x over the tile's keys to those of the panel. `x(index, key, lane)`
 // is a vector.

@@ -86,9 +86,13 @@ static void interleave_rows(int64_t num_rows, int64_t stride, int64_t elements, 
   lanes.dtype = DType::kFloat32;  // as far as moving its bits goes
   lanes.stride = 1;
   for (int lane = 0; lane < lanes_of(panel); ++lane) {
+    const char* row = row_pointer(g, t, min_of(panel.rows.begin + lane, panel.rows.end - 1));
+    lanes.row[lane] = row;
+    if (t.strides[3] == 1 && elements % 2 == 0 &&
+        reinterpret_cast<uintptr_t>(row) % alignof(Pair) == 0)
+      continue;
     Pair* copy = rows + lane * width;
-    copy_row_pairs(row_pointer(g, t, min_of(panel.rows.begin + lane, panel.rows.end - 1)),
-                   t.strides[3], elements, width, copy);
+    copy_row_pairs(row, t.strides[3], elements, width, copy);
     lanes.row[lane] = reinterpret_cast<const char*>(copy);
   }
   load_transposed<float>(lanes, panel.vectors, 0, divide_up(elements, 2),

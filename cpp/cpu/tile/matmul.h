@@ -151,7 +151,7 @@ ATTNEXT_HD void key_gradient_tile(const Operand<Term, A>* p, int64_t p_stride,
   for (int64_t row = 0; row < num_rows; ++row) {
     Vec<E> q[kVectors];
     ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) q[j] =
-        load<E>(x + row * stride + j * kLanes<A>);
+        load_unaligned<E>(x + row * stride + j * kLanes<A>);
     ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) {
       const Vec<E> weight = splat<E>(read_operand(p + i * p_stride + row));
       ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {

@@ -92,32 +92,41 @@ static void load_transposed(const LaneRows<A>& rows, int vectors, int64_t begin,
   }
 }
 
+// visit(row, first, columns, x): elements [first, first + columns) of each row, in vectors, of what
+// lies transposed in `in` [count][lanes].
+template <class A, class F>
+ATTNEXT_HD void for_rows_of_transposed(const Panel<A>& panel, const A* in, int64_t count,
+                                       F&& visit) {
+  const int lanes = lanes_of(panel);
+  const int64_t num_rows = panel.rows.end - panel.rows.begin;
+  for (int64_t lane = 0; lane < num_rows; lane += kLanes<A>) {
+    for (int64_t first = 0; first < count; first += kLanes<A>) {
+      const int64_t columns = min_of(kLanes<A>, count - first);
+      const A* from = in + first * lanes + lane;
+      Vec<A> block[kLanes<A>];
+      if (columns == kLanes<A>) {
+        ATTNEXT_UNROLL for (int c = 0; c < kLanes<A>; ++c) block[c] = load<A>(from + c * lanes);
+      } else {
+        for (int64_t c = 0; c < kLanes<A>; ++c)
+          block[c] = c < columns ? load<A>(from + c * lanes) : Vec<A>{};
+      }
+      transpose<A>(block);
+      for (int64_t i = 0; i < min_of(kLanes<A>, num_rows - lane); ++i)
+        visit(panel.rows.begin + lane + i, first, columns, block[i]);
+    }
+  }
+}
+
 // row(lane) <- factor[lane] * in[0 .. count)[lane], for the lanes that are rows; `pointer(row)` is
 // where it begins.
 template <class A, class F>
 static void store_transposed(const Panel<A>& panel, const A* in, const A* factor, int64_t count,
                              const TensorView& t, F&& pointer) {
-  const int lanes = lanes_of(panel);
-  const int64_t num_rows = panel.rows.end - panel.rows.begin;
-  for (int64_t first = 0; first < num_rows; first += kLanes<A>) {
-    const Vec<A> scale = load<A>(factor + first);
-    for (int64_t i = 0; i < count; i += kLanes<A>) {
-      const int64_t columns = min_of(kLanes<A>, count - i);
-      const A* from = in + i * lanes + first;
-      Vec<A> block[kLanes<A>];
-      if (columns == kLanes<A>) {
-        ATTNEXT_UNROLL for (int c = 0; c < kLanes<A>; ++c) block[c] =
-            load<A>(from + c * lanes) * scale;
-      } else {
-        for (int64_t c = 0; c < kLanes<A>; ++c)
-          block[c] = c < columns ? load<A>(from + c * lanes) * scale : Vec<A>{};
-      }
-      transpose<A>(block);
-      for (int64_t lane = 0; lane < min_of(kLanes<A>, num_rows - first); ++lane)
-        store_elements<A>(pointer(panel.rows.begin + first + lane), dtype_of(t), t.strides[3], i,
-                          columns, block[lane]);
-    }
-  }
+  for_rows_of_transposed<A>(
+      panel, in, count, [&](int64_t row, int64_t first, int64_t columns, Vec<A> x) {
+        store_elements<A>(pointer(row), dtype_of(t), t.strides[3], first, columns,
+                          x * splat<A>(factor[row - panel.rows.begin]));
+      });
 }
 
 // Whether the scale can ride on q: it then costs nothing per score. Backward keeps it apart, to

@@ -44,13 +44,23 @@ constexpr int kTileK = 256;
 constexpr int kFewTileK = 128;
 constexpr int kGradientTileK = 64;
 
+// Where a rule cuts a backward tile, so many keys at a time meet the rows that see some of them.
+constexpr int kGradientStepK = 8;
+
 // Keys a split takes when there are too few query rows to share out (decoding). Fixed positions:
 // the bits of a result must not depend on how many cores there are.
 constexpr int kSplitKeys = 1024;
 
-// Keys whose gradients one backward item owns: their accumulators stay in L2, and the queries are
-// packed once per chunk.
-constexpr int kChunkKeys = 512;
+// Keys whose gradients one backward item owns. The queries are packed and dq is added to once per
+// chunk: on Zen 4 a long one gains a point of peak, until its accumulators leave L2 (2048 keys lose
+// 3 at head_dim 128) or too few items are left to share out.
+constexpr int kChunkKeys = 512, kLongChunkKeys = 1024;
+ATTNEXT_HD int64_t chunk_keys(int64_t seqlen_k, int64_t num_heads, int64_t head_dim) {
+  constexpr int kLongestHead = 128, kItemsToShare = 8;
+  const bool is_long =
+      head_dim <= kLongestHead && seqlen_k * num_heads >= kItemsToShare * kLongChunkKeys;
+  return is_long ? kLongChunkKeys : kChunkKeys;
+}
 
 // kWidth wide tiles for the bulk of `count`, then pairs, then one: widths between them would be
 // most of the library for the last few rows of a sequence.

@@ -1,0 +1,250 @@
+// What an item of backward works on: its memory, a block of query rows as the products read them,
+// and the rows of its chunk of keys.
+#pragma once
+
+#include "cpu/relay.h"
+#include "cpu/tile/bias_gradient.h"
+#include "cpu/tile/store.h"
+
+namespace attnext::cpu {
+namespace ATTNEXT_ISA_NAMESPACE {
+
+// Which of the five products are asked for, beside the scores; the additive score has its own.
+struct ProductsWanted {
+  bool dp, dq, dk, dv;
+};
+
+ATTNEXT_HD ProductsWanted products_wanted(const BackwardParams& params) {
+  const bool dq = is_present(params.dq) || params.dscore_bias, dk = is_present(params.dk);
+  const bool has_sums = params.dscale || params.dalibi_slopes || params.dsinks || params.dweight ||
+                        is_present(params.dbias);
+  return {dq || dk || has_sums, dq, dk, is_present(params.dv)};
+}
+
+// Sums shared by all items, in the accumulator type. Rows of a group lie together: row_base(..) +
+// row.
+template <class A>
+struct BackwardSums {
+  int64_t* queries_before;  // [batch + 1]: queries of the sequences before
+  int64_t* keys_before;     // [batch + 1]
+  int64_t* progress;        // [items]
+  A *lse_log2, *lse_rest;   // [rows], see GradientPanel
+  A* delta;                 // [rows]
+  double* rows;             // [rows, kNumRowSums], null where not wanted
+  A* bias_keys;             // [heads x keys], null where not wanted
+  double* weight;           // [items, group_size, padded head_dim], null where not wanted
+  A* dq;                    // [rows, padded head_dim], null: dq itself is added to
+  TensorView dbias;         // accumulators of a dense bias gradient, as a broadcast view
+  BiasSum bias_sum;
+  ProductsWanted wanted;
+};
+
+template <class A>
+struct BackwardScratch {
+  GradientPanel<A>* panels;
+  int num_panels;
+  A *q_t[kMaxPanels], *weight_t[kMaxPanels];
+  A *q, *dout;  // the block's rows [kTileQ, padded], in place or in the buffers
+  A *q_buffer, *dout_buffer;
+  A* dq;            // of the additive score: what this item adds to them
+  A *k, *v;         // the chunk's rows, where they cannot be read in place
+  Pair* k_pairs;    // of paired terms: the chunk's keys, interleaved
+  Pair* row_pairs;  // and a panel's rows on their way to q_t and dout_t
+  A *dk, *dv;       // [kLongChunkKeys, padded]
+  A *p, *ds;        // [kTileK][lanes of all panels]
+  A* bias_keys;     // [group_size, kLongChunkKeys]
+  A* weight;        // [group_size, padded head_dim] of the additive score
+  double* dweight;  // likewise
+  GradientTiles<A> tiles;
+};
+
+template <class A>
+ATTNEXT_HD int64_t padded(int64_t elements) {
+  return round_up(elements, kLanes<A>);
+}
+
+template <class A>
+static BackwardScratch<A> carve_backward(const Problem& p, Arena* arena) {
+  const int64_t d = padded<A>(p.head_dim), dv = padded<A>(p.head_dim_v), lanes = kPanelLanes<A>;
+  BackwardScratch<A> w;
+  w.panels = take<GradientPanel<A>>(arena, kMaxPanels);
+  for (int i = 0; i < kMaxPanels; ++i) {
+    w.q_t[i] = take<A>(arena, d * lanes);
+    w.weight_t[i] = take<A>(arena, p.weight ? d * lanes : 0);
+    A* dout_t = take<A>(arena, dv * lanes);
+    A* dq_t = take<A>(arena, d * lanes);
+    if (!arena->base) continue;
+    w.panels[i].dout_t = dout_t;
+    w.panels[i].dq_t = dq_t;
+  }
+  w.q = w.q_buffer = take<A>(arena, kTileQ<A> * d);
+  w.dout = w.dout_buffer = take<A>(arena, kTileQ<A> * dv);
+  w.dq = take<A>(arena, p.weight ? kTileQ<A> * d : 0);
+  w.k = take<A>(arena, kLongChunkKeys * d);
+  w.v = take<A>(arena, kLongChunkKeys * dv);
+  w.k_pairs = take<Pair>(arena, is_paired(p) ? kLongChunkKeys / 2 * d : 0);
+  w.row_pairs =
+      take<Pair>(arena, is_paired(p) ? lanes * paired_width(max_of(p.head_dim, p.head_dim_v)) : 0);
+  w.dk = take<A>(arena, kLongChunkKeys * d);
+  w.dv = take<A>(arena, kLongChunkKeys * dv);
+  w.p = take<A>(arena, kGradientTileK * kTileQ<A>);
+  w.ds = take<A>(arena, kGradientTileK * kTileQ<A>);
+  w.bias_keys = take<A>(arena, p.group_size * kLongChunkKeys);
+  w.weight = take<A>(arena, p.weight ? p.group_size * d : 0);
+  w.dweight = take<double>(arena, p.weight ? p.group_size * d : 0);
+  for (A** tile : {&w.tiles.p, &w.tiles.ds, &w.tiles.raw, &w.tiles.softcap_slope, &w.tiles.dropout})
+    *tile = take<A>(arena, kGradientTileK * lanes);
+  w.tiles.ds_pairs = take<Pair>(arena, is_paired(p) ? kGradientTileK / 2 * lanes : 0);
+  w.tiles.modifiers = take_modifiers<A>(p, arena);
+  return w;
+}
+
+template <class A>
+ATTNEXT_HD int64_t row_base(const BackwardSums<A>& sums, const Group& g) {
+  return sums.queries_before[g.sequence] * g.problem->num_heads_q + g.head_kv * g.num_rows;
+}
+
+// Rows that lie one after another in the accumulator's type, whole vectors each, are read in place.
+template <class A>
+ATTNEXT_HD bool is_packed_in_place(const Problem& p, const TensorView& t, int64_t elements) {
+  return p.group_size == 1 && dtype_of(t) == kAccumulatorDType<A> && t.strides[3] == 1 &&
+         t.strides[2] == elements && padded<A>(elements) == elements;
+}
+
+// The block's rows of q and dout as numbers, padded.
+template <class A>
+static void load_rows_of_block(const BackwardParams& params, const Group& g, Span rows,
+                               BackwardScratch<A>& w) {
+  const Problem& p = params.problem;
+  const TensorView& dout = params.dout;
+  const int64_t width = padded<A>(p.head_dim), width_v = padded<A>(p.head_dim_v);
+  w.q = w.q_buffer;
+  w.dout = w.dout_buffer;
+  if (is_packed_in_place<A>(p, dout, p.head_dim_v)) {
+    w.dout = reinterpret_cast<A*>(row_pointer(g, dout, rows.begin));
+  } else {
+    for (int64_t row = rows.begin; row < rows.end; ++row)
+      load_row<A>(row_pointer(g, dout, row), dtype_of(dout), dout.strides[3], p.head_dim_v,
+                  w.dout_buffer + (row - rows.begin) * width_v);
+  }
+  if (is_packed_in_place<A>(p, p.q, p.head_dim) && p.score != Score::kCosine && !p.score_bias) {
+    w.q = reinterpret_cast<A*>(row_pointer(g, p.q, rows.begin));
+    return;
+  }
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    A* q = w.q_buffer + (row - rows.begin) * width;
+    load_row<A>(row_pointer(g, p.q, row), dtype_of(p.q), p.q.strides[3], p.head_dim, q);
+    if (p.score == Score::kCosine) normalise_row<A>(q, width);
+    if (p.score_bias)
+      for (int64_t d = 0; d < p.head_dim; ++d)
+        q[d] += static_cast<A>(p.score_bias[head_of(g, row) * p.head_dim + d]);
+  }
+}
+
+// The same of paired terms: two rows interleaved.
+[[maybe_unused]] static void load_row_pairs_of_block(const BackwardParams& params, const Group& g,
+                                                     Span rows, BackwardScratch<float>& w) {
+  const Problem& p = params.problem;
+  const auto interleave = [&](const TensorView& t, int64_t elements, float* out) {
+    interleave_rows(rows.end - rows.begin, t.strides[3], elements, padded<float>(elements),
+                    reinterpret_cast<Pair*>(out),
+                    [&](int64_t i) { return row_pointer(g, t, rows.begin + i); });
+  };
+  interleave(p.q, p.head_dim, w.q_buffer);
+  interleave(params.dout, p.head_dim_v, w.dout_buffer);
+  w.q = w.q_buffer;
+  w.dout = w.dout_buffer;
+}
+
+// out_t[d][lane] of a panel, from padded rows `stride` apart.
+template <class A>
+static void transpose_rows(const Panel<A>& panel, const A* rows, int64_t stride, int64_t elements,
+                           A* out_t) {
+  LaneRows<A> lanes{};
+  lanes.dtype = kAccumulatorDType<A>;
+  lanes.stride = 1;
+  for (int lane = 0; lane < lanes_of(panel); ++lane)
+    lanes.row[lane] = reinterpret_cast<const char*>(
+        rows + min_of(lane, panel.rows.end - panel.rows.begin - 1) * stride);
+  load_transposed<A>(lanes, panel.vectors, 0, elements, out_t);
+}
+
+// A block's queries, outputs' gradients and row constants, transposed and as they are.
+template <class A, class Term>
+static void load_gradient_block(const BackwardParams& params, const BackwardSums<A>& sums,
+                                const Group& g, Span rows, BackwardScratch<A>& w) {
+  const Problem& p = params.problem;
+  const int64_t width = padded<A>(p.head_dim), width_v = padded<A>(p.head_dim_v);
+  if constexpr (kIsPaired<Term>)
+    load_row_pairs_of_block(params, g, rows, w);
+  else
+    load_rows_of_block<A>(params, g, rows, w);
+  w.num_panels = static_cast<int>(divide_up(rows.end - rows.begin, kPanelLanes<A>));
+  for (int i = 0; i < w.num_panels; ++i) {
+    GradientPanel<A>& panel = w.panels[i];
+    const int64_t first = i * kPanelLanes<A>, begin = rows.begin + first;
+    describe_rows<A>(g, {begin, min_of(begin + kPanelLanes<A>, rows.end)}, &panel.panel);
+    panel.panel.q_t = w.q_t[i];
+    panel.panel.weight_t = w.weight_t[i];
+    if constexpr (kIsPaired<Term>) {
+      load_transposed_pairs(g, panel.panel, p.q, p.head_dim, w.row_pairs,
+                            reinterpret_cast<Pair*>(w.q_t[i]));
+      load_transposed_pairs(g, panel.panel, params.dout, p.head_dim_v, w.row_pairs,
+                            reinterpret_cast<Pair*>(panel.dout_t));
+    } else {
+      transpose_rows<A>(panel.panel, w.q + first * width, width, p.head_dim, w.q_t[i]);
+      transpose_rows<A>(panel.panel, w.dout + first * width_v, width_v, p.head_dim_v, panel.dout_t);
+      if (p.weight) load_head_vectors<A>(panel.panel, p.weight, p.head_dim, false, w.weight_t[i]);
+    }
+    std::memset(panel.dq_t, 0, sizeof(A) * p.head_dim * lanes_of(panel.panel));
+    std::memset(panel.sums, 0, sizeof(panel.sums));
+    for (int lane = 0; lane < lanes_of(panel.panel); ++lane) {
+      const int64_t row = row_base(sums, g) + min_of(begin + lane, rows.end - 1);
+      panel.lse_log2[lane] = sums.lse_log2[row];
+      panel.lse_rest[lane] = sums.lse_rest[row];
+      panel.delta[lane] = sums.delta[row];
+    }
+  }
+}
+
+template <class E>
+ATTNEXT_HD RowBlock<E> rows_after(RowBlock<E> rows, int64_t count) {
+  return {rows.data + count * rows.stride, rows.stride};
+}
+
+// Slopes that read k read numbers.
+template <class A>
+ATTNEXT_HD RowBlock<A> plain_rows(RowBlock<A> k) {
+  return k;
+}
+ATTNEXT_HD RowBlock<float> plain_rows(RowBlock<Pair>) { return {}; }
+
+// The chunk's rows, or those of a tile of it, as the products read them.
+template <class A, class Term>
+struct KeyRows {
+  RowBlock<Operand<Term, A>> k, v;   // for s and dp
+  RowBlock<Operand<Term, A>> k_sum;  // for dq, which sums over keys
+};
+
+template <class A, class Term>
+ATTNEXT_HD KeyRows<A, Term> rows_from(const KeyRows<A, Term>& rows, int64_t key) {
+  return {rows_after(rows.k, key), rows_after(rows.v, key),
+          rows_after(rows.k_sum, key / kPack<Term>)};
+}
+
+template <class A, class Term>
+static KeyRows<A, Term> load_chunk(const Group& g, Span chunk, BackwardScratch<A>& w) {
+  const Problem& p = *g.problem;
+  if constexpr (kIsPaired<Term>) {
+    return {load_row_pairs(g, p.k, p.head_dim, chunk, reinterpret_cast<Pair*>(w.k)),
+            load_row_pairs(g, p.v, p.head_dim_v, chunk, reinterpret_cast<Pair*>(w.v)),
+            load_interleaved_rows(g, p.k, p.head_dim, chunk, w.k_pairs)};
+  } else {
+    const Padding padding = Term::kIsBilinear ? Padding::kNone : Padding::kZeros;
+    const RowBlock<A> k = load_keys<A>(g, chunk, padding, w.k);
+    return {k, load_values<A>(g, chunk, Padding::kNone, w.v), k};
+  }
+}
+
+}  // namespace ATTNEXT_ISA_NAMESPACE
+}  // namespace attnext::cpu
