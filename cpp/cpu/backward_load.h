@@ -92,9 +92,10 @@ static BackwardScratch<A> carve_backward(const Problem& p, Arena* arena) {
   w.bias_keys = take<A>(arena, p.group_size * kLongChunkKeys);
   w.weight = take<A>(arena, p.weight ? p.group_size * d : 0);
   w.dweight = take<double>(arena, p.weight ? p.group_size * d : 0);
-  for (A** tile : {&w.tiles.p, &w.tiles.ds, &w.tiles.raw, &w.tiles.softcap_slope, &w.tiles.dropout})
+  for (A** tile : {&w.tiles.p, &w.tiles.ds, &w.tiles.raw, &w.tiles.softcap_slope})
     *tile = take<A>(arena, kGradientTileK * lanes);
   w.tiles.ds_pairs = take<Pair>(arena, is_paired(p) ? kGradientTileK / 2 * lanes : 0);
+  w.tiles.kept = take<BitWord<A>>(arena, p.dropout.probability > 0 ? kBitWords<A> : 0);
   w.tiles.modifiers = take_modifiers<A>(p, arena);
   return w;
 }

@@ -1,9 +1,9 @@
 // What forward does with one panel of query rows and one tile of keys: scores, softmax, o += p v.
 #pragma once
 
+#include "cpu/tile/dropout.h"
 #include "cpu/tile/few_rows.h"
 #include "cpu/tile/load_pairs.h"
-#include "cpu/tile/scores.h"
 #include "cpu/tile/store.h"
 
 namespace attnext::cpu {
@@ -23,9 +23,10 @@ template <class A>
 struct ForwardScratch {
   QueryBlock<A>* block;
   A *q_t[kMaxPanels], *weight_t[kMaxPanels];
-  A *k, *v;            // a key tile, where it cannot be read in place
-  A *s, *p, *dropout;  // [kTileK][lanes]
-  Pair* q_pairs;       // of paired terms: a panel's rows on their way to q_t
+  A *k, *v;          // a key tile, where it cannot be read in place
+  A *s, *p;          // [kTileK][lanes]
+  BitWord<A>* kept;  // [kBitWords]
+  Pair* q_pairs;     // of paired terms: a panel's rows on their way to q_t
   ModifierScratch<A>* modifiers;
   A* q_rows;     // the rows of a panel of few, padded
   int few_rows;  // 0: the panel is not one; else as many rows as the products are made for
@@ -47,7 +48,7 @@ static ForwardScratch<A> carve_forward(const Problem& p, Arena* arena) {
   w.s = take<A>(arena, kTileK * lanes);
   w.p = take<A>(arena, kTileK * lanes);
   w.q_pairs = take<Pair>(arena, is_paired(p) ? lanes * paired_width(p.head_dim) : 0);
-  w.dropout = take<A>(arena, p.dropout.probability > 0 ? kTileK * lanes : 0);
+  w.kept = take<BitWord<A>>(arena, p.dropout.probability > 0 ? kBitWords<A> : 0);
   w.modifiers = take_modifiers<A>(p, arena);
   w.q_rows = take<A>(arena, kFewRows<A> * round_up(p.head_dim, kLanes<A>));
   w.few_rows = 0;
@@ -101,15 +102,15 @@ constexpr A kHeadroom = A(60);
 template <class A, class Term, bool kIsPlain>
 struct SoftenScores {
   Modifiers<A> modifiers;
-  const A* base;     // [lanes]
-  const A* dropout;  // [keys][lanes], null: none
-  A* sum;            // [lanes]
-  A* rounded_sum;    // [lanes], of paired terms
+  Kept<A> kept;
+  const A* base;   // [lanes]
+  A* sum;          // [lanes]
+  A* rounded_sum;  // [lanes], of paired terms
   Operand<Term, A>* p;
   inline __attribute__((always_inline)) void move_to(int64_t lane) {
     ATTNEXT_ISA_NAMESPACE::move_to<A>(lane, &modifiers);
     base += lane;
-    if (dropout) dropout += lane;
+    if (kept.words) kept.words += lane;
     sum += lane;
     rounded_sum += lane;
     p += lane;
@@ -132,8 +133,8 @@ struct SoftenScores {
             x *= load<A>(modifiers.scale + lane);  // fused with what follows
           packed[n] = exp2<A>(x - row_base);
           row_sum += packed[n];
-          if (!kIsPlain && dropout)
-            packed[n] *= load<A>(dropout + (key + i + n) * modifiers.stride + lane);
+          if (!kIsPlain && kept.words)
+            packed[n] *= kept_factor(kept, modifiers.stride, key + i + n, lane);
         }
         store_packed<Term, A>(packed, p + (key + i) / kPack<Term> * modifiers.stride + lane,
                               &rounded);
@@ -164,7 +165,7 @@ struct TileSums {
 // p and its sums of the `chosen` lanes from `lane` on, from stored scores; the others keep theirs.
 template <class A, class Term>
 static void soften_stored(int lane, int lanes, int64_t num_keys, IntVec<A> chosen, Vec<A> base,
-                          const A* dropout, const ForwardScratch<A>& w, TileSums<A>* sums) {
+                          const Kept<A>& kept, const ForwardScratch<A>& w, TileSums<A>* sums) {
   using E = Operand<Term, A>;
   base = VectorMath<A>::finite_or_zero(base);
   Vec<A> sum{}, rounded{};
@@ -174,12 +175,12 @@ static void soften_stored(int lane, int lanes, int64_t num_keys, IntVec<A> chose
       const int64_t at = (key + n) * lanes + lane;
       packed[n] = exp2<A>(load<A>(w.s + at) - base);
       sum += packed[n];
-      if (dropout) packed[n] *= load<A>(dropout + at);
+      if (kept.words) packed[n] *= kept_factor(kept, lanes, key + n, lane);
     }
     E* weights = operands<Term>(w.p) + key / kPack<Term> * lanes + lane;
-    const Vec<E> kept = load<E>(weights);
+    const Vec<E> before = load<E>(weights);
     store_packed<Term, A>(packed, weights, &rounded);
-    store<E>(weights, chosen ? load<E>(weights) : kept);
+    store<E>(weights, chosen ? load<E>(weights) : before);
   }
   store<A>(sums->sum + lane, select<A>(chosen, sum, load<A>(sums->sum + lane)));
   store<A>(sums->rounded + lane, select<A>(chosen, rounded, load<A>(sums->rounded + lane)));
@@ -188,7 +189,7 @@ static void soften_stored(int lane, int lanes, int64_t num_keys, IntVec<A> chose
 // The same straight from the registers.
 template <class A, class Term>
 static void soften_segments(const Segment* segments, int num_segments, RowBlock<Operand<Term, A>> k,
-                            int i, int64_t depth, const Modifiers<A>& m, const A* dropout,
+                            int i, int64_t depth, const Modifiers<A>& m, const Kept<A>& kept,
                             ForwardScratch<A>& w, TileSums<A>* sums) {
   const RowState<A>& state = w.block->states[i];
   alignas(kVectorBytes) A base[kPanelLanes<A>];
@@ -198,11 +199,11 @@ static void soften_segments(const Segment* segments, int num_segments, RowBlock<
     const auto multiply = [&](auto is_plain) {
       multiply_keys<A, Term>(
           segments[n].vectors, k, segments[n].keys, operands<Term>(w.q_t[i]), w.weight_t[i], depth,
-          SoftenScores<A, Term, is_plain.value>{modifiers_of(m, segments[n]), base, dropout,
-                                                sums->sum, sums->rounded, operands<Term>(w.p)});
+          SoftenScores<A, Term, is_plain.value>{modifiers_of(m, segments[n]), kept, base, sums->sum,
+                                                sums->rounded, operands<Term>(w.p)});
     };
     constexpr bool kMayBePlain = !Term::kHasWeight;
-    if (kMayBePlain && !dropout && !changes_scores(modifiers_of(m, segments[n])))
+    if (kMayBePlain && !kept.words && !changes_scores(modifiers_of(m, segments[n])))
       multiply(Int<kMayBePlain>{});
     else
       multiply(Int<0>{});
@@ -213,7 +214,7 @@ static void soften_segments(const Segment* segments, int num_segments, RowBlock<
 // that go with it: a row's bits must not depend on its neighbours.
 template <class A, class Term>
 static void rebase(const Modifiers<A>& m, int i, int64_t num_keys, int64_t head_dim_v,
-                   const A* dropout, ForwardScratch<A>& w, TileSums<A>* sums) {
+                   const Kept<A>& kept, ForwardScratch<A>& w, TileSums<A>* sums) {
   const int lanes = lanes_of(w.block->panels[i]);
   RowState<A>* state = &w.block->states[i];
   for (int lane = 0; lane < lanes; lane += kLanes<A>) {
@@ -225,7 +226,7 @@ static void rebase(const Modifiers<A>& m, int i, int64_t num_keys, int64_t head_
     if (!any<A>(is_needed & (row_max != -splat<A>(A(__builtin_inf()))))) continue;
     const Vec<A> base = select<A>(is_needed, row_max + kHeadroom<A>, old_base);
     change_base<A>(lanes, lane, base, head_dim_v, w.block->o_t[i], state);
-    soften_stored<A, Term>(lane, lanes, num_keys, is_needed, base, dropout, w, sums);
+    soften_stored<A, Term>(lane, lanes, num_keys, is_needed, base, kept, w, sums);
   }
 }
 
@@ -244,8 +245,8 @@ ATTNEXT_HD bool needs_base(const Modifiers<A>& m, int lanes, const RowState<A>& 
 // of a row that keeps its base would depend on its neighbours.)
 template <class A, class Term>
 static void soften_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Term, A>> k, int i,
-                        const Modifiers<A>& m, const Segment* segments, int num_segments,
-                        ForwardScratch<A>& w) {
+                        const Modifiers<A>& m, const Kept<A>& kept, const Segment* segments,
+                        int num_segments, ForwardScratch<A>& w) {
   const Problem& p = *g.problem;
   const Panel<A>& panel = w.block->panels[i];
   RowState<A>* state = &w.block->states[i];
@@ -253,26 +254,25 @@ static void soften_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Te
   const int64_t depth = divide_up(p.head_dim, kPack<Term>);
   const int lanes = lanes_of(panel);
   Operand<Term, A>* q_t = operands<Term>(w.q_t[i]);
-  const A* dropout = p.dropout.probability > 0 ? w.dropout : nullptr;
   TileSums<A> sums{};
   const bool is_stored = kForwardScale<Term> == ScaleOn::kQueries && w.block->was_rebased[i];
   if (is_stored) {
     compute_scores<A, Term>(panel, tile, k, q_t, depth, m, w.s);
     for (int lane = 0; lane < lanes; lane += kLanes<A>)
       soften_stored<A, Term>(lane, lanes, num_keys, IntVec<A>{} == 0, load<A>(state->base + lane),
-                             dropout, w, &sums);
+                             kept, w, &sums);
   } else {
-    soften_segments<A, Term>(segments, num_segments, k, i, depth, m, dropout, w, &sums);
+    soften_segments<A, Term>(segments, num_segments, k, i, depth, m, kept, w, &sums);
   }
   w.block->was_rebased[i] = needs_base(m, lanes, *state, sums);
   if (w.block->was_rebased[i]) {
     if (!is_stored) compute_scores<A, Term>(panel, tile, k, q_t, depth, m, w.s);
-    rebase<A, Term>(m, i, num_keys, p.head_dim_v, dropout, w, &sums);
+    rebase<A, Term>(m, i, num_keys, p.head_dim_v, kept, w, &sums);
   }
   for (int lane = 0; lane < lanes; lane += kLanes<A>) {
     const Vec<A> row_sum = load<A>(sums.sum + lane), row_base = load<A>(state->base + lane);
     add_to<A>(state->row_sum + lane, row_sum);
-    if (!dropout) add_to<A>(state->rounded_sum + lane, load<A>(sums.rounded + lane));
+    if (!kept.words) add_to<A>(state->rounded_sum + lane, load<A>(sums.rounded + lane));
     // The base 0 did: from now on it is the row's own.
     store<A>(state->base + lane,
              select<A>(row_sum == Vec<A>{}, row_base, VectorMath<A>::finite_or_zero(row_base)));
@@ -300,9 +300,11 @@ static void soften_tile_few(const Group& g, const KeyTile& tile, RowBlock<E> k, 
   with_few_rows<A>(w.few_rows, [&](auto rows) {
     soften_few<A, rows.value>(num_keys, p.head_dim_v, w.p, w.block->o_t[0], &w.block->states[0]);
   });
-  if (p.dropout.probability > 0)
-    for_few<A>(w.few_rows, num_keys, lanes,
-               [&](int64_t i, int64_t at) { w.p[i] *= w.dropout[at]; });
+  const Kept<A> kept = load_dropout(g, panel, tile, w.kept);
+  if (kept.words)
+    for_few<A>(w.few_rows, num_keys, lanes, [&](int64_t i, int64_t at) {
+      w.p[i] *= kept_factor_of(kept, lanes, at / lanes, at % lanes);
+    });
 }
 
 // p of one tile, then o += p v.
@@ -311,12 +313,16 @@ static void attend_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Te
                         RowBlock<Operand<Term, A>> v, int i, ForwardScratch<A>& w) {
   const Problem& p = *g.problem;
   const Panel<A>& panel = w.block->panels[i];
-  if (p.dropout.probability > 0) load_dropout<A>(g, panel, tile, w.dropout);
   const Modifiers<A> m = prepare_modifiers<A>(g, panel, tile, kForwardScale<Term>, {}, w.modifiers);
+  const bool is_last = i + 1 == w.block->num_panels;
+  const int64_t next = tile.keys.end;
+  prefetch_modifiers<A>(g, w.block->panels[is_last ? 0 : i + 1],
+                        is_last ? Span{next, min_of(next + kTileK, g.mask.seqlen_k)} : tile.keys);
   if (m.sees_nothing) return;
+  const Kept<A> kept = load_dropout(g, panel, tile, w.kept);
   Segment segments[kMaxSegments];
   const int num_segments = cut_tile(g, panel, tile, segments);
-  soften_tile<A, Term>(g, tile, k, i, m, segments, num_segments, w);
+  soften_tile<A, Term>(g, tile, k, i, m, kept, segments, num_segments, w);
   for (int n = 0; n < num_segments; ++n) {
     const Span keys = segments[n].keys;
     accumulate<A, PlainDot<Term>>(
@@ -331,7 +337,6 @@ static void attend_tile_few(const Group& g, const KeyTile& tile, RowBlock<E> k, 
                             RowBlock<E> next_k, ForwardScratch<A>& w) {
   const Problem& p = *g.problem;
   const Panel<A>& panel = w.block->panels[0];
-  if (p.dropout.probability > 0) load_dropout<A>(g, panel, tile, w.dropout);
   soften_tile_few<A>(g, tile, k, v, w);
   with_few_rows<A>(w.few_rows, [&](auto rows) {
     accumulate_few<A, rows.value>(v, tile.keys.end - tile.keys.begin, p.head_dim_v, w.p, next_k,

@@ -64,6 +64,14 @@ ATTNEXT_HD void store_bfloat(uint16_t* p, Vec<float> x) {
   for (int i = 0; i < kLanes<float>; ++i) p[i] = bfloat_bits(x[i]);
 }
 
+// The 64-bit products of the low halves of lanes.
+ATTNEXT_HD DoubleWords multiply_low(DoubleWords a, DoubleWords b) {
+  return reinterpret_cast<DoubleWords>(
+      _mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+}
+
+constexpr bool kHasLookup = false;
+
 // Bit n: byte n of 32 is not 0.
 ATTNEXT_HD uint32_t nonzero_bytes(const char* p) {
   const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));

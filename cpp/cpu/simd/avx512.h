@@ -84,6 +84,19 @@ ATTNEXT_HD void store_bfloat(uint16_t* p, Vec<float> x) {
 #endif
 }
 
+// The 64-bit products of the low halves of lanes.
+ATTNEXT_HD DoubleWords multiply_low(DoubleWords a, DoubleWords b) {
+  return reinterpret_cast<DoubleWords>(
+      _mm512_mul_epu32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+}
+
+// table[low four bits of index], lane by lane: 16 numbers are one register.
+constexpr bool kHasLookup = true;
+ATTNEXT_HD Vec<float> lookup(const float (&table)[16], IntVec<float> index) {
+  return reinterpret_cast<Vec<float>>(
+      _mm512_permutexvar_ps(reinterpret_cast<__m512i>(index), _mm512_load_ps(table)));
+}
+
 // Bit n: byte n of 32 is not 0.
 ATTNEXT_HD uint32_t nonzero_bytes(const char* p) {
   const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));

@@ -37,6 +37,9 @@ ATTNEXT_HD Vec<A> scale_exponent(Vec<A> p, Vec<A> n) {
   return select<A>(n == n, in_range, n);
 }
 
+// Unsigned lanes of 64 bits.
+typedef uint64_t DoubleWords __attribute__((vector_size(kVectorBytes), may_alias));
+
 ATTNEXT_HD uint32_t bits_of(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, sizeof(bits));

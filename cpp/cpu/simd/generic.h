@@ -59,6 +59,14 @@ ATTNEXT_HD void store_bfloat(uint16_t* p, Vec<float> x) {
   for (int i = 0; i < kLanes<float>; ++i) p[i] = bfloat_bits(x[i]);
 }
 
+// The 64-bit products of the low halves of lanes.
+ATTNEXT_HD DoubleWords multiply_low(DoubleWords a, DoubleWords b) {
+  constexpr uint64_t kLow = 0xffffffff;
+  return (a & kLow) * (b & kLow);
+}
+
+constexpr bool kHasLookup = false;
+
 // Bit n: byte n of 32 is not 0.
 ATTNEXT_HD uint32_t nonzero_bytes(const char* p) {
   uint32_t bits = 0;

@@ -65,10 +65,12 @@ ATTNEXT_HD char* key_pointer(const Group& g, const TensorView& t, int64_t key) {
 }
 
 // Of mask and bias, broadcast to [batch, num_heads_q, seqlen_q, seqlen_k]: element [query, 0].
-ATTNEXT_HD char* dense_pointer(const Group& g, const TensorView& t, int64_t row) {
-  const int64_t index =
-      g.sequence * t.strides[0] + head_of(g, row) * t.strides[1] + query_of(g, row) * t.strides[2];
+ATTNEXT_HD char* dense_pointer(const Group& g, const TensorView& t, int64_t head, int64_t query) {
+  const int64_t index = g.sequence * t.strides[0] + head * t.strides[1] + query * t.strides[2];
   return static_cast<char*>(t.data) + index * size_of(dtype_of(t));
+}
+ATTNEXT_HD char* dense_pointer(const Group& g, const TensorView& t, int64_t row) {
+  return dense_pointer(g, t, head_of(g, row), query_of(g, row));
 }
 
 // Asked only where a row's scores are all -infinity: whether the masks did that, which logits

@@ -2,7 +2,6 @@
 // to base 2.
 #pragma once
 
-#include "attention/random.h"
 #include "cpu/arena.h"
 #include "cpu/tile/matmul.h"
 #include "cpu/tile/panel.h"
@@ -32,15 +31,27 @@ struct ScoreTrace {
   A* softcap_slope;
 };
 
-// Keys a word of a dense mask holds: bit n of a row's word is its key n.
-constexpr int64_t kMaskKeys = 32;
+// Bits of a tile's pairs, [kTileK / kWordKeys][lanes]: bit n of a lane's word is its key n. One
+// test of a vector of words then tells a key's lanes apart.
+constexpr int64_t kWordKeys = 32;
+template <class A>
+using BitWord = typename VectorOf<A>::IntegerScalar;
+template <class A>
+constexpr int64_t kBitWords = kTileK / kWordKeys * kPanelLanes<A>;
+
+// All ones in the lanes whose bit of `key` is set; `words` are those of its vector.
+template <class A>
+ATTNEXT_HD IntVec<A> has_bit(const BitWord<A>* words, int64_t stride, int64_t key) {
+  const IntVec<A> word = *reinterpret_cast<const IntVec<A>*>(words + key / kWordKeys * stride);
+  return (word & static_cast<BitWord<A>>(int64_t{1} << key % kWordKeys)) != 0;
+}
 
 // Room for what the modifiers of one tile are prepared in.
 template <class A>
 struct ModifierScratch {
-  A* bias;                                    // [kTileK][lanes]
-  typename VectorOf<A>::IntegerScalar* mask;  // [kTileK / kMaskKeys][lanes]
-  A* softcap;                                 // [kTileRows][lanes]
+  A* bias;           // [kTileK][lanes]
+  BitWord<A>* mask;  // [kBitWords]
+  A* softcap;        // [kTileRows][lanes]
   alignas(kVectorBytes) A position[kPanelLanes<A>], begin[kPanelLanes<A>], end[kPanelLanes<A>];
 };
 
@@ -49,8 +60,7 @@ static ModifierScratch<A>* take_modifiers(const Problem& p, Arena* arena) {
   const int64_t tile = kTileK * kPanelLanes<A>;
   ModifierScratch<A>* scratch = take<ModifierScratch<A>>(arena, 1);
   A* bias = take<A>(arena, is_present(p.bias) ? tile : 0);
-  auto* mask =
-      take<typename VectorOf<A>::IntegerScalar>(arena, is_present(p.mask) ? tile / kMaskKeys : 0);
+  BitWord<A>* mask = take<BitWord<A>>(arena, is_present(p.mask) ? kBitWords<A> : 0);
   A* softcap = take<A>(arena, p.softcap > 0 ? kTileRows * kPanelLanes<A> : 0);
   if (arena->base) {
     scratch->bias = bias;
@@ -63,16 +73,16 @@ static ModifierScratch<A>* take_modifiers(const Problem& p, Arena* arena) {
 // Everything that happens to the raw products of one panel and one key tile; null or 0: does not.
 template <class A>
 struct Modifiers {
-  const A* scale;        // [lanes]
-  A cap;                 // to base 2
-  A* softcap;            // [kTileRows][lanes], scratch
-  const A* bias;         // [keys][lanes], to base 2
-  const A* slope;        // [lanes] of ALiBi, to base 2
-  const A* position;     // [lanes], relative to the tile's first key
-  const A *begin, *end;  // [lanes], the keys of the tile a rule lets a row see
-  const typename VectorOf<A>::IntegerScalar* mask;  // [keys / kMaskKeys][lanes]
-  bool is_root;                                     // neg_l2
-  bool sees_nothing;                                // all of the tile is masked
+  const A* scale;          // [lanes]
+  A cap;                   // to base 2
+  A* softcap;              // [kTileRows][lanes], scratch
+  const A* bias;           // [keys][lanes], natural
+  const A* slope;          // [lanes] of ALiBi, to base 2
+  const A* position;       // [lanes], relative to the tile's first key
+  const A *begin, *end;    // [lanes], the keys of the tile a rule lets a row see
+  const BitWord<A>* mask;  // set: visible
+  bool is_root;            // neg_l2
+  bool sees_nothing;       // all of the tile is masked
   ScoreTrace<A> trace;
   int64_t stride;  // lanes of the panel
 };
@@ -127,7 +137,7 @@ ATTNEXT_HD void modify(const Modifiers<A>& m, int64_t key, Vec<A> (&s)[kKeys][kV
   if (m.bias)  // one of -infinity masks its pair, whatever the score: NaN - infinity would not
     each([&](Vec<A>& x, int i, int lane) {
       const Vec<A> b = load<A>(m.bias + at + i * stride + lane);
-      x = select<A>(b == masked, masked, x + b);
+      x = select<A>(b == masked, masked, x + b * A(kLog2E));
     });
   if (m.slope)
     each([&](Vec<A>& x, int i, int lane) {
@@ -143,10 +153,7 @@ ATTNEXT_HD void modify(const Modifiers<A>& m, int64_t key, Vec<A> (&s)[kKeys][kV
     });
   if (m.mask)
     each([&](Vec<A>& x, int i, int lane) {
-      using Word = typename VectorOf<A>::IntegerScalar;
-      const int64_t word = (key + i) / kMaskKeys, bit = (key + i) % kMaskKeys;
-      const IntVec<A> words = *reinterpret_cast<const IntVec<A>*>(m.mask + word * stride + lane);
-      x = select<A>((words & static_cast<Word>(int64_t{1} << bit)) == 0, masked, x);
+      x = select<A>(has_bit<A>(m.mask + lane, stride, key + i), x, masked);
     });
 }
 
@@ -161,35 +168,35 @@ static void load_dense(const Group& g, const Panel<A>& panel, const KeyTile& til
 // What a tile of a dense mask amounts to.
 enum class MaskKind { kNothing, kSome, kEverything };
 
-// The bits of one row's keys [begin, begin + count), count <= kMaskKeys.
-ATTNEXT_HD uint32_t mask_bits(const char* row, int64_t stride, int64_t begin, int64_t count) {
-  if (stride == 1 && count == kMaskKeys) return nonzero_bytes(row + begin);
+// The bits of one row's keys from `row` on, at most kWordKeys of them.
+ATTNEXT_HD uint32_t mask_bits(const char* row, int64_t stride, int64_t count) {
+  if (stride == 1 && count == kWordKeys) return nonzero_bytes(row);
   uint32_t bits = 0;
-  for (int64_t i = 0; i < count; ++i)
-    bits |= static_cast<uint32_t>(row[(begin + i) * stride] != 0) << i;
+  for (int64_t i = 0; i < count; ++i) bits |= static_cast<uint32_t>(row[i * stride] != 0) << i;
   return bits;
 }
 
 template <class A>
 static MaskKind load_mask(const Group& g, const Panel<A>& panel, const KeyTile& tile,
-                          typename VectorOf<A>::IntegerScalar* words) {
+                          BitWord<A>* words) {
   const TensorView& mask = g.problem->mask;
-  const int64_t num_keys = tile.keys.end - tile.keys.begin, lanes = lanes_of(panel);
-  bool sees_nothing = true, sees_everything = true;
-  for (int64_t lane = 0; lane < lanes; ++lane) {
-    const char* row = dense_pointer(g, mask, min_of(panel.rows.begin + lane, panel.rows.end - 1));
-    for (int64_t key = 0; key < num_keys; key += kMaskKeys) {
-      const int64_t count = min_of(kMaskKeys, num_keys - key);
-      const uint32_t bits = mask_bits(row, mask.strides[3], tile.keys.begin + key, count);
-      sees_nothing = sees_nothing && bits == 0;
-      sees_everything = sees_everything && bits == static_cast<uint32_t>((int64_t{1} << count) - 1);
-      words[key / kMaskKeys * lanes + lane] =
-          static_cast<typename VectorOf<A>::IntegerScalar>(bits);
+  const int64_t num_keys = tile.keys.end - tile.keys.begin, stride = mask.strides[3];
+  const int lanes = lanes_of(panel);
+  const uint32_t beyond = num_keys % kWordKeys ? ~0u << num_keys % kWordKeys : 0;
+  uint32_t some = 0, every = ~0u;
+  for (int lane = 0; lane < lanes; ++lane) {
+    const char* row =
+        dense_pointer(g, mask, panel.head[lane], panel.query[lane]) + tile.keys.begin * stride;
+    BitWord<A>* to = words + lane;
+    for (int64_t key = 0; key < num_keys; key += kWordKeys, to += lanes) {
+      const uint32_t bits =
+          mask_bits(row + key * stride, stride, min_of(kWordKeys, num_keys - key));
+      some |= bits;
+      every &= key + kWordKeys > num_keys ? bits | beyond : bits;
+      *to = static_cast<BitWord<A>>(bits);
     }
   }
-  return sees_nothing      ? MaskKind::kNothing
-         : sees_everything ? MaskKind::kEverything
-                           : MaskKind::kSome;
+  return some == 0 ? MaskKind::kNothing : ~every == 0 ? MaskKind::kEverything : MaskKind::kSome;
 }
 
 // Lane positions relative to the tile's first key: exact in float however long the sequence is.
@@ -211,6 +218,29 @@ ATTNEXT_HD void visible_positions(const Group& g, const Panel<A>& panel, const K
   }
 }
 
+// Of the pairs that come next, into L2 while these are worked on: rows this far apart are more
+// streams than the hardware prefetches, and without it a mask's bytes took longer to arrive than
+// all its other work (on Zen 4 9 % of the whole). Inlined: gcc drops calls that only prefetch.
+template <class A>
+ATTNEXT_HD void prefetch_dense(const Group& g, const Panel<A>& panel, Span keys,
+                               const TensorView& t) {
+  constexpr int64_t kLine = 64;
+  constexpr int kForReading = 0, kIntoL2 = 2;
+  const int64_t size = size_of(dtype_of(t));
+  if (t.strides[3] != 1) return;
+  for (int64_t row = panel.rows.begin; row < panel.rows.end; ++row) {
+    const char* p = dense_pointer(g, t, row);
+    for (int64_t at = keys.begin * size; at < keys.end * size; at += kLine)
+      __builtin_prefetch(p + at, kForReading, kIntoL2);
+  }
+}
+
+template <class A>
+ATTNEXT_HD void prefetch_modifiers(const Group& g, const Panel<A>& panel, Span keys) {
+  for (const TensorView* t : {&g.problem->bias, &g.problem->mask})
+    if (is_present(*t)) prefetch_dense(g, panel, keys, *t);
+}
+
 template <class A>
 static Modifiers<A> prepare_modifiers(const Group& g, const Panel<A>& panel, const KeyTile& tile,
                                       ScaleOn scale_on, ScoreTrace<A> trace,
@@ -225,9 +255,6 @@ static Modifiers<A> prepare_modifiers(const Group& g, const Panel<A>& panel, con
   m.softcap = scratch->softcap;
   if (is_present(p.bias)) {
     load_dense<A>(g, panel, tile, p.bias, scratch->bias);
-    for_scores(panel, tile, [&](int64_t i, int64_t, int) {
-      store<A>(scratch->bias + i, load<A>(scratch->bias + i) * A(kLog2E));
-    });
     m.bias = scratch->bias;
   }
   if (p.alibi_slopes) {
@@ -353,35 +380,6 @@ static void compute_scores(const Panel<A>& panel, const KeyTile& tile, RowBlock<
   multiply_keys<A, Term>({0, panel.vectors, lanes_of(panel)}, k,
                          {0, tile.keys.end - tile.keys.begin}, q_t, panel.weight_t, depth,
                          KeepScores<A>{modifiers, s});
-}
-
-// 1/(1 - probability) where a weight is kept, 0 where it is dropped.
-template <class A>
-static void load_dropout(const Group& g, const Panel<A>& panel, const KeyTile& tile, A* factors) {
-  const Dropout& dropout = g.problem->dropout;
-  const uint64_t threshold = drop_threshold(dropout.probability);
-  const A kept = dropout.probability < 1 ? static_cast<A>(1 / (1 - dropout.probability)) : A(0);
-  const int lanes = lanes_of(panel);
-  const int64_t num_keys = tile.keys.end - tile.keys.begin;
-  for (int first = 0; first < lanes; first += kLanes<A>) {
-    uint32_t heads[kLanes<A>], queries[kLanes<A>];
-    for (int i = 0; i < kLanes<A>; ++i) {
-      heads[i] = static_cast<uint32_t>(g.sequence * g.problem->num_heads_q + panel.head[first + i]);
-      queries[i] = static_cast<uint32_t>(panel.query[first + i]);
-    }
-    for (int64_t key = 0; key < num_keys; key += 4) {
-      const int64_t block = (tile.keys.begin + key) / 4;
-      uint32_t words[4][kLanes<A>];
-      for (int i = 0; i < kLanes<A>; ++i) {  // vectorises
-        uint32_t word[4];
-        dropout_words(dropout.seed, dropout.stream, heads[i], queries[i], block, word);
-        for (int n = 0; n < 4; ++n) words[n][i] = word[n];
-      }
-      for (int64_t n = 0; n < min_of(4, num_keys - key); ++n)
-        for (int i = 0; i < kLanes<A>; ++i)
-          factors[(key + n) * lanes + first + i] = words[n][i] >= threshold ? kept : A(0);
-    }
-  }
 }
 
 }  // namespace ATTNEXT_ISA_NAMESPACE
