@@ -336,7 +336,6 @@ template <class A, class E>
 static void attend_tile_few(const Group& g, const KeyTile& tile, RowBlock<E> k, RowBlock<E> v,
                             RowBlock<E> next_k, ForwardScratch<A>& w) {
   const Problem& p = *g.problem;
-  const Panel<A>& panel = w.block->panels[0];
   soften_tile_few<A>(g, tile, k, v, w);
   with_few_rows<A>(w.few_rows, [&](auto rows) {
     accumulate_few<A, rows.value>(v, tile.keys.end - tile.keys.begin, p.head_dim_v, w.p, next_k,
