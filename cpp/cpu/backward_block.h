@@ -47,12 +47,16 @@ static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted&
   const GradientTiles<A>& t = w.tiles;
   const int64_t num_keys = tile.keys.end - tile.keys.begin;
   const bool needs_raw = wanted.scale || p.score == Score::kNegL2;
+  const bool has_dropout = p.dropout.probability > 0;
   const bool is_summed = wanted.any || sums.bias_sum != BiasSum::kNone;
   const Modifiers<A> m = prepare_modifiers<A>(
       g, panel->panel, tile, ScaleOn::kScores,
       {needs_raw ? t.raw : nullptr, p.softcap > 0 ? t.softcap_slope : nullptr}, t.modifiers);
-  const Kept<A> kept = load_dropout(g, panel->panel, tile, t.kept);
-  A *p_tile = kept.words || is_summed || kIsPaired<Term> ? t.p : nullptr,
+  if (has_dropout)
+    spread_factors(load_dropout(g, panel->panel, tile, t.kept), lanes_of(panel->panel), num_keys,
+                   t.dropout);
+  const A* dropout = has_dropout ? t.dropout : nullptr;
+  A *p_tile = has_dropout || is_summed || kIsPaired<Term> ? t.p : nullptr,
     *ds_tile = is_summed ? t.ds : nullptr;
   if (tile.kind == TileKind::kPartial || m.sees_nothing)
     clear_tile(panel->panel, num_keys, m, p_tile, ds_tile, rows);
@@ -63,19 +67,20 @@ static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted&
     const Segment& part = segments[n];
     const Modifiers<A> modifiers = modifiers_of(m, part);
     const auto rebuild_and_differentiate = [&](auto plain) {
-      multiply_keys<A, Term>(part.vectors, keys.k, part.keys, operands<Term>(w.q_t[panel_index]),
-                             w.weight_t[panel_index], divide_up(p.head_dim, kPack<Term>),
-                             RebuildWeights<A, Term, plain.value>{
-                                 modifiers, panel->lse_log2, panel->lse_rest, kept, p_tile, rows});
+      multiply_keys<A, Term>(
+          part.vectors, keys.k, part.keys, operands<Term>(w.q_t[panel_index]),
+          w.weight_t[panel_index], divide_up(p.head_dim, kPack<Term>),
+          RebuildWeights<A, Term, plain.value>{modifiers, panel->lse_log2, panel->lse_rest, dropout,
+                                               p_tile, rows});
       if (!sums.wanted.dp) return;
       multiply_keys<A, PlainDot<Term>>(
           part.vectors, keys.v, part.keys, operands<Term>(panel->dout_t), panel->dout_t,
           divide_up(p.head_dim_v, kPack<Term>),  // dp = dout vT
           DifferentiateSoftmax<A, Term, plain.value>{
-              modifiers, panel->delta, panel->panel.scale, kept, p_tile, ds_tile,
+              modifiers, panel->delta, panel->panel.scale, dropout, p_tile, ds_tile,
               modifiers.begin || modifiers.mask || modifiers.bias, rows});
     };
-    if (!Term::kIsBilinear || !is_plain(modifiers, kept, ds_tile))
+    if (!Term::kIsBilinear || !is_plain(modifiers, dropout, ds_tile))
       rebuild_and_differentiate(Int<0>{});
     else if constexpr (kIsPaired<Term>)
       differentiate_plain_pairs<Term>(p, part, keys, *panel, rows);

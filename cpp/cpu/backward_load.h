@@ -95,7 +95,9 @@ static BackwardScratch<A> carve_backward(const Problem& p, Arena* arena) {
   for (A** tile : {&w.tiles.p, &w.tiles.ds, &w.tiles.raw, &w.tiles.softcap_slope})
     *tile = take<A>(arena, kGradientTileK * lanes);
   w.tiles.ds_pairs = take<Pair>(arena, is_paired(p) ? kGradientTileK / 2 * lanes : 0);
-  w.tiles.kept = take<BitWord<A>>(arena, p.dropout.probability > 0 ? kBitWords<A> : 0);
+  const bool has_dropout = p.dropout.probability > 0;
+  w.tiles.dropout = take<A>(arena, has_dropout ? kGradientTileK * lanes : 0);
+  w.tiles.kept = take<BitWord<A>>(arena, has_dropout ? kBitWords<A> : 0);
   w.tiles.modifiers = take_modifiers<A>(p, arena);
   return w;
 }

@@ -33,7 +33,7 @@ struct GradientPanel {
 template <class A>
 struct GradientTiles {
   A *p, *ds;  // of the final score, where sums over them are wanted or dropout tells p from p m
-  A *raw, *softcap_slope;
+  A *raw, *softcap_slope, *dropout;
   BitWord<A>* kept;  // [kBitWords]
   Pair* ds_pairs;    // [kGradientTileK / 2][lanes]
   ModifierScratch<A>* modifiers;
@@ -65,8 +65,8 @@ ATTNEXT_HD void store_rows(const Vec<A> (&tile)[kKeys][kVectors], S* to, int64_t
 // Whether a segment's scores are scaled and nothing else, and only dq, dk and dv are wanted of
 // them. Compiled apart: code that is jumped over costs registers and time.
 template <class A>
-ATTNEXT_HD bool is_plain(const Modifiers<A>& m, const Kept<A>& kept, const A* ds) {
-  return !kept.words && !ds && !changes_scores(m);
+ATTNEXT_HD bool is_plain(const Modifiers<A>& m, const A* dropout, const A* ds) {
+  return !dropout && !ds && !changes_scores(m);
 }
 
 // p = 2^(s - lse) from the registers.
@@ -74,14 +74,14 @@ template <class A, class Term, bool kIsPlain>
 struct RebuildWeights {
   Modifiers<A> modifiers;
   const A *lse_log2, *lse_rest;  // [lanes]
-  Kept<A> kept;
-  A* p;  // [keys][lanes], null: not wanted
+  const A* dropout;              // null: none
+  A* p;                          // [keys][lanes], null: not wanted
   GradientRows<A, Term> rows;
   inline __attribute__((always_inline)) void move_to(int64_t lane) {
     ATTNEXT_ISA_NAMESPACE::move_to<A>(lane, &modifiers);
     lse_log2 += lane;
     lse_rest += lane;
-    if (kept.words) kept.words += lane;
+    if (dropout) dropout += lane;
     if (p) p += lane;
     rows.p += lane;
   }
@@ -97,10 +97,10 @@ struct RebuildWeights {
           exp2<A>((kIsPlain ? s[i][j] * scale : s[i][j]) - lse - rest);
     }
     if (p) store_tile<A>(s, p + key * stride, stride);
-    if (!kIsPlain && kept.words)
+    if (!kIsPlain && dropout)
       ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i)
           ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) s[i][j] *=
-          kept_factor(kept, stride, key + i, j * kLanes<A>);
+          load<A>(dropout + (key + i) * stride + j * kLanes<A>);
     store_rows<A>(s, rows.p + key * rows.stride, rows.stride);
   }
 };
@@ -110,16 +110,15 @@ template <class A, class Term, bool kIsPlain>
 struct DifferentiateSoftmax {
   Modifiers<A> modifiers;
   const A *delta, *scale;  // [lanes]
-  Kept<A> kept;
-  const A* p;  // [keys][lanes], null: that of `rows` (not of paired)
-  A* ds;       // [keys][lanes], null: not wanted
+  const A *dropout, *p;    // [keys][lanes], null: none, and p is that of `rows` (not of paired)
+  A* ds;                   // [keys][lanes], null: not wanted
   bool may_be_masked;
   GradientRows<A, Term> rows;
   inline __attribute__((always_inline)) void move_to(int64_t lane) {
     ATTNEXT_ISA_NAMESPACE::move_to<A>(lane, &modifiers);
     delta += lane;
     scale += lane;
-    if (kept.words) kept.words += lane;
+    if (dropout) dropout += lane;
     if (p) p += lane;
     if (ds) ds += lane;
     rows.p += lane;
@@ -134,8 +133,8 @@ struct DifferentiateSoftmax {
       ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i)
           ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) f(dp[i][j], i, j * kLanes<A>);
     };
-    if (!kIsPlain && kept.words)
-      each([&](Vec<A>& x, int i, int lane) { x *= kept_factor(kept, stride, key + i, lane); });
+    if (!kIsPlain && dropout)
+      each([&](Vec<A>& x, int i, int lane) { x *= load<A>(dropout + (key + i) * stride + lane); });
     each([&](Vec<A>& x, int i, int lane) {
       x = score_gradient(load<A>(weights + i * weights_stride + lane), x, load<A>(delta + lane));
     });
