@@ -75,18 +75,21 @@ ATTNEXT_HD char* dense_pointer(const Group& g, const TensorView& t, int64_t row)
 
 // Asked only where a row's scores are all -infinity: whether the masks did that, which logits
 // cannot tell.
+template <class A>
 static bool has_visible_key(const Group& g, int64_t row) {
-  const Problem& p = *g.problem;
+  const TensorView &mask = g.problem->mask, &bias = g.problem->bias;
+  const char* mask_row = is_present(mask) ? dense_pointer(g, mask, row) : nullptr;
+  const char* bias_row = is_present(bias) ? dense_pointer(g, bias, row) : nullptr;
   const Span keys = visible_keys(g.mask, query_of(g, row));
-  for (int64_t key = keys.begin; key < keys.end; ++key) {
-    const bool is_masked =
-        is_present(p.mask) && *(dense_pointer(g, p.mask, row) + key * p.mask.strides[3]) == 0;
-    const bool is_biased_away =
-        is_present(p.bias) &&
-        read_element<double>(
-            dense_pointer(g, p.bias, row) + key * p.bias.strides[3] * size_of(dtype_of(p.bias)),
-            dtype_of(p.bias)) == -__builtin_inf();
-    if (!is_masked && !is_biased_away) return true;
+  for (int64_t begin = keys.begin; begin < keys.end; begin += kLanes<A>) {
+    const int64_t count = min_of(kLanes<A>, keys.end - begin);
+    Vec<A> x{};
+    if (bias_row) x = load_elements<A>(bias_row, dtype_of(bias), bias.strides[3], begin, count);
+    if (bias_row && count == kLanes<A> && !any<A>(x != splat<A>(A(-__builtin_inf())))) continue;
+    for (int64_t i = 0; i < count; ++i) {
+      const bool is_masked = mask_row && mask_row[(begin + i) * mask.strides[3]] == 0;
+      if (!is_masked && x[i] != A(-__builtin_inf())) return true;
+    }
   }
   return false;
 }

@@ -27,7 +27,7 @@ static void finish_rows(const Group& g, const Panel<A>& panel, const RowState<A>
   }
   for (int lane = 0; lane < lanes; ++lane) {
     if (state.base[lane] != A(-__builtin_inf())) continue;
-    const bool has_key = has_visible_key(g, min_of(panel.rows.begin + lane, panel.rows.end - 1));
+    const bool has_key = has_visible_key<A>(g, min_of(panel.rows.begin + lane, panel.rows.end - 1));
     factor[lane] = empty_row_factor<A>(has_key);
     if (has_key) lse[lane] = factor[lane];
     // 0 * infinity of a masked value must not reach a row that has no keys.
