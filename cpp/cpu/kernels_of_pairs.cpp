@@ -4,7 +4,7 @@
 #include "cpu/isa_name.h"
 // The name must come first.
 #include "cpu/backward.h"
-#include "cpu/explain.h"
+#include "cpu/forward.h"
 
 namespace attnext::cpu {
 
@@ -28,22 +28,8 @@ static void weights(const WeightsParams& params) { below().weights(params); }
 
 static void stats(const StatsParams& params) { below().stats(params); }
 
-static int explain(const Problem& problem, char* text, int capacity) {
-  return with_accumulator(
-      problem, [&](auto zero) { return run_explain<decltype(zero)>(problem, text, capacity); });
-}
-
 }  // namespace ATTNEXT_ISA_NAMESPACE
-
-const Kernels& ATTNEXT_CONCATENATE(kernels_, ATTNEXT_ISA)() {
-  using namespace ATTNEXT_ISA_NAMESPACE;
-  static constexpr Kernels kTable = {.isa = ATTNEXT_TEXT(ATTNEXT_ISA),
-                                     .forward = forward,
-                                     .backward = backward,
-                                     .weights = weights,
-                                     .stats = stats,
-                                     .explain = explain};
-  return kTable;
-}
-
 }  // namespace attnext::cpu
+
+// What it lists stands above.
+#include "cpu/kernels_table.h"

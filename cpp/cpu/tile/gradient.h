@@ -158,7 +158,7 @@ struct DifferentiateSoftmax {
     store_rows<A>(dp, rows.ds + key * rows.stride, rows.stride);
     if constexpr (kIsPaired<Term>)
       ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
-          store_weights<Term, A>(dp, j, key, stride, rows.ds_pairs + j * kLanes<A>, nullptr);
+          store_weights<Term, A>(dp, j, key, stride, rows.ds_pairs + j * kLanes<A>);
   }
 };
 
@@ -201,7 +201,7 @@ struct DifferentiatePairs {
     }
     store_rows<A>(ds, rows.ds + key * rows.stride, rows.stride);
     ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
-        store_weights<Term, A>(ds, j, key, stride, rows.ds_pairs + j * kLanes<A>, nullptr);
+        store_weights<Term, A>(ds, j, key, stride, rows.ds_pairs + j * kLanes<A>);
   }
 };
 

@@ -53,10 +53,10 @@ ATTNEXT_HD void store_packed(const Vec<A> (&p)[kPack<Term>], Operand<Term, A>* o
   }
 }
 
-// Column `j` of a register tile likewise, p and rounded_sum (null: not wanted) at its lanes.
+// Column `j` of a register tile likewise, p at its lanes.
 template <class Term, class A, int kKeys, int kVectors>
 ATTNEXT_HD void store_weights(const Vec<A> (&tile)[kKeys][kVectors], int j, int64_t key,
-                              int64_t stride, Operand<Term, A>* p, A* rounded_sum) {
+                              int64_t stride, Operand<Term, A>* p) {
   constexpr int kStep = kPack<Term>;
   Vec<A> rounded{};
   ATTNEXT_UNROLL for (int i = 0; i < kKeys; i += kStep) {
@@ -64,7 +64,6 @@ ATTNEXT_HD void store_weights(const Vec<A> (&tile)[kKeys][kVectors], int j, int6
     ATTNEXT_UNROLL for (int n = 0; n < kStep; ++n) if (i + n < kKeys) packed[n] = tile[i + n][j];
     store_packed<Term, A>(packed, p + (key + i) / kStep * stride, &rounded);
   }
-  if (kIsPaired<Term> && rounded_sum) add_to<A>(rounded_sum, rounded);
 }
 
 // finish(key, sum) of sum[key][lane] = sum_d term(q[d][lane], k[key][d]): what becomes of the sums

@@ -275,11 +275,6 @@ static Modifiers<A> prepare_modifiers(const Group& g, const Panel<A>& panel, con
   return m;
 }
 
-// Whether some score of the tile may be -infinity because a mask made it so.
-ATTNEXT_HD bool is_masked(const Problem& p, const KeyTile& tile) {
-  return tile.kind == TileKind::kPartial || is_present(p.mask) || is_present(p.bias);
-}
-
 // A part of a key tile, and the vectors of a panel with a row that sees some of it.
 struct Segment {
   Span keys;  // relative to the tile's first key, at multiples of kTileRows
