@@ -15,16 +15,19 @@ static void add_block(const BackwardParams& params, const BackwardSums<A>& sums,
                       Span rows, BackwardScratch<A>& w) {
   const Problem& p = params.problem;
   const int64_t width = padded<A>(p.head_dim);
-  const auto add_to_row = [&](int64_t row, int64_t first, int64_t columns, Vec<A> x) {
-    A* out = first + (sums.dq ? sums.dq + (row_base(sums, g) + row) * width
-                              : reinterpret_cast<A*>(row_pointer(g, params.dq, row)));
+  const auto dq_row = [&](int64_t row) {
+    return sums.dq ? sums.dq + (row_base(sums, g) + row) * width
+                   : reinterpret_cast<A*>(row_pointer(g, params.dq, row));
+  };
+  const auto add_to_row = [](A* out, int64_t, int64_t first, int64_t columns, Vec<A> x) {
+    out += first;
     if (columns == kLanes<A>) return store_unaligned<A>(out, load_unaligned<A>(out) + x);
     for (int64_t i = 0; i < columns; ++i) out[i] += x[i];
   };
   for (int i = 0; i < w.num_panels; ++i) {
     const GradientPanel<A>& panel = w.panels[i];
     if (!Term::kHasWeight && sums.wanted.dq)
-      for_rows_of_transposed<A>(panel.panel, panel.dq_t, p.head_dim, add_to_row);
+      for_rows_of_transposed<A>(panel.panel, panel.dq_t, p.head_dim, dq_row, add_to_row);
     for (int64_t row = panel.panel.rows.begin; row < panel.panel.rows.end; ++row) {
       const int64_t at = row_base(sums, g) + row, lane = row - panel.panel.rows.begin;
       for (int i = 0; sums.rows && i < kNumRowSums; ++i)
@@ -34,8 +37,32 @@ static void add_block(const BackwardParams& params, const BackwardSums<A>& sums,
   if (Term::kHasWeight && sums.wanted.dq)
     for (int64_t row = rows.begin; row < rows.end; ++row)
       for (int64_t d = 0; d < p.head_dim; d += kLanes<A>)
-        add_to_row(row, d, min_of(kLanes<A>, p.head_dim - d),
+        add_to_row(dq_row(row), row, d, min_of(kLanes<A>, p.head_dim - d),
                    load<A>(w.dq + (row - rows.begin) * width + d));
+}
+
+// Where the gradients of a chunk's rows are summed up: where they belong, if they can stay as they
+// are; aligned, since they are read and written once for each block of queries.
+template <class A>
+static A* sums_of_chunk(const TensorView& t, int64_t elements, bool is_final, const Group& g,
+                        Span chunk, A* buffer) {
+  if (!is_final || chunk.begin >= chunk.end || !is_present(t) || !is_packed<A>(t, elements))
+    return buffer;
+  A* rows = reinterpret_cast<A*>(key_pointer(g, t, chunk.begin));
+  return reinterpret_cast<uintptr_t>(rows) % kVectorBytes == 0 ? rows : buffer;
+}
+
+// Zeros for the chunk's dk and dv.
+template <class A>
+static void start_chunk(const BackwardParams& params, const Group& g, Span chunk,
+                        BackwardScratch<A>& w) {
+  const Problem& p = params.problem;
+  const int64_t count = chunk.end - chunk.begin;
+  w.dk = sums_of_chunk(params.dk, p.head_dim, p.score != Score::kCosine, g, chunk, w.dk_buffer);
+  w.dv = sums_of_chunk(params.dv, p.head_dim_v, true, g, chunk, w.dv_buffer);
+  std::memset(w.dk, 0, sizeof(A) * count * padded<A>(p.head_dim));
+  std::memset(w.dv, 0, sizeof(A) * count * padded<A>(p.head_dim_v));
+  std::memset(w.bias_keys, 0, sizeof(A) * p.group_size * kLongChunkKeys);
 }
 
 // The chunk's dk and dv, whole now, leave in the caller's type.
@@ -44,12 +71,13 @@ static void store_chunk(const BackwardParams& params, const Group& g, Span chunk
                         BackwardScratch<A>& w) {
   const Problem& p = params.problem;
   const int64_t width = padded<A>(p.head_dim), width_v = padded<A>(p.head_dim_v);
-  for (int64_t key = chunk.begin; key < chunk.end; ++key) {
-    A *dk = w.dk + (key - chunk.begin) * width, *dv = w.dv + (key - chunk.begin) * width_v;
-    if (is_present(params.dv))
+  if (is_present(params.dv) && w.dv == w.dv_buffer)
+    for (int64_t key = chunk.begin; key < chunk.end; ++key)
       store_row<A>(key_pointer(g, params.dv, key), dtype_of(params.dv), params.dv.strides[3],
-                   p.head_dim_v, dv);
-    if (!is_present(params.dk)) continue;
+                   p.head_dim_v, w.dv + (key - chunk.begin) * width_v);
+  if (!is_present(params.dk) || w.dk != w.dk_buffer) return;
+  for (int64_t key = chunk.begin; key < chunk.end; ++key) {
+    A* dk = w.dk + (key - chunk.begin) * width;
     if (p.score == Score::kCosine) {
       load_row<A>(key_pointer(g, p.k, key), dtype_of(p.k), p.k.strides[3], p.head_dim, w.q_buffer);
       unnormalise_gradient<A>(w.q_buffer, width, dk);
@@ -96,6 +124,36 @@ static void store_item_sums(const BackwardSums<A>& sums, const Group& g, Span ch
                 w.bias_keys + head * kLongChunkKeys, sizeof(A) * (chunk.end - chunk.begin));
 }
 
+// What is read after a tile of keys: the next tile's rows and sums; after the last one the block of
+// rows that is next, and dq of this one.
+template <class A, class Term>
+static void look_ahead(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g,
+                       Span rows, Span chunk, Span tile, const KeyRows<A, Term>& key_rows,
+                       BackwardScratch<A>& w) {
+  const Problem& p = params.problem;
+  const int64_t width = padded<A>(p.head_dim), width_v = padded<A>(p.head_dim_v);
+  const int64_t next = tile.end - chunk.begin, count = min_of(kGradientTileK, chunk.end - tile.end);
+  if (count > 0) {
+    const KeyRows<A, Term> next_rows = rows_from(key_rows, next);
+    w.ahead[0] = rows_ahead(next_rows.k, divide_up(p.head_dim, kPack<Term>), count);
+    w.ahead[1] = buffer_ahead(w.dk + next * width, width, count);
+    w.ahead[2] = rows_ahead(next_rows.v, divide_up(p.head_dim_v, kPack<Term>), count);
+    w.ahead[3] = buffer_ahead(w.dv + next * width_v, width_v, count);
+  } else {
+    const Span next_rows = {rows.end, min_of(rows.end + kTileQ<A>, g.num_rows)};
+    w.ahead[0] = rows_ahead(g, p.q, p.head_dim, next_rows);
+    w.ahead[1] = rows_ahead(g, params.dout, p.head_dim_v, next_rows);
+    w.ahead[2] = w.ahead[3] = {};
+    if (sums.dq)
+      w.ahead[2] = buffer_ahead(sums.dq + (row_base(sums, g) + rows.begin) * width, width,
+                                rows.end - rows.begin);
+    else if (is_present(params.dq))
+      w.ahead[2] = rows_ahead(g, params.dq, p.head_dim, rows);
+  }
+  const int64_t times = w.num_panels * (tile.end - tile.begin) / kScoreKeys;
+  for (RowsAhead& ahead : w.ahead) ahead = spread(ahead, times);
+}
+
 template <class A, class Term>
 static void backward_item(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g,
                           Span chunk, int64_t item, const Predecessors& before,
@@ -104,9 +162,7 @@ static void backward_item(const BackwardParams& params, const BackwardSums<A>& s
   const RowSumsWanted wanted = {sums.rows != nullptr, params.dscale != nullptr,
                                 params.dalibi_slopes != nullptr};
   const KeyRows<A, Term> key_rows = load_chunk<A, Term>(g, chunk, w);
-  std::memset(w.dk, 0, sizeof(A) * (chunk.end - chunk.begin) * padded<A>(p.head_dim));
-  std::memset(w.dv, 0, sizeof(A) * (chunk.end - chunk.begin) * padded<A>(p.head_dim_v));
-  std::memset(w.bias_keys, 0, sizeof(A) * p.group_size * kLongChunkKeys);
+  start_chunk(params, g, chunk, w);
   if (p.weight) load_additive_weight<A>(g, w);
   const Span queries = chunk.begin < chunk.end ? visible_queries(g.mask, chunk) : Span{0, 0};
   const Span blocks = {queries.begin * p.group_size / kTileQ<A>,
@@ -122,8 +178,9 @@ static void backward_item(const BackwardParams& params, const BackwardSums<A>& s
     const Span seen = reachable_keys(g.mask, queries_of(g, rows));
     for (int64_t key = chunk.begin; key < chunk.end; key += kGradientTileK) {
       if (!overlaps({key, key + kGradientTileK}, seen)) continue;
-      differentiate_block<A, Term>(sums, wanted, g, rows, chunk,
-                                   {key, min_of(key + kGradientTileK, chunk.end)},
+      const Span tile = {key, min_of(key + kGradientTileK, chunk.end)};
+      look_ahead(params, sums, g, rows, chunk, tile, key_rows, w);
+      differentiate_block<A, Term>(sums, wanted, g, rows, chunk, tile,
                                    rows_from(key_rows, key - chunk.begin), w);
     }
     wait_for(before, sums.progress, block + 1);

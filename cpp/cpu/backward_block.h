@@ -20,19 +20,54 @@ static void clear_tile(const Panel<A>& panel, int64_t num_keys, const Modifiers<
 }
 
 template <class Term, class A>
-static void differentiate_plain_pairs(const Problem& p, const Segment& part,
-                                      const KeyRows<A, Term>& keys, const GradientPanel<A>& panel,
-                                      GradientRows<A, Term> rows) {
+static void differentiate_plain(const Problem& p, const Segment& part, const KeyRows<A, Term>& keys,
+                                const GradientPanel<A>& panel, GradientRows<A, Term> rows,
+                                RowsAhead* ahead) {
   const int64_t lane = part.vectors.first * kLanes<A>;
   rows.p += lane;
   rows.ds += lane;
-  rows.ds_pairs += lane;
-  differentiate_pairs<A, Term>(
+  if (rows.ds_pairs) rows.ds_pairs += lane;
+  differentiate_plain<A, Term>(
       part.vectors.count, part.keys,
       {keys.k, keys.v, operands<Term>(panel.panel.q_t) + lane, operands<Term>(panel.dout_t) + lane,
        divide_up(p.head_dim, kPack<Term>), divide_up(p.head_dim_v, kPack<Term>),
        part.vectors.stride, panel.panel.scale + lane, panel.lse_log2 + lane, panel.lse_rest + lane,
-       panel.delta + lane, rows});
+       panel.delta + lane, panel.ds_scale + lane, rows, ahead});
+}
+
+// p and ds of one panel's rows and part of a key tile.
+template <class A, class Term>
+static void differentiate_segment(const BackwardSums<A>& sums, const Problem& p,
+                                  const Segment& part, const Modifiers<A>& m, const A* dropout,
+                                  A* p_tile, A* ds_tile, const KeyRows<A, Term>& keys,
+                                  const GradientPanel<A>& panel, BackwardScratch<A>& w,
+                                  const GradientRows<A, Term>& rows) {
+  if constexpr (Term::kIsBilinear)
+    if (sums.wanted.dp && is_plain(m, dropout, ds_tile))
+      return differentiate_plain<Term>(p, part, keys, panel, rows, w.ahead);
+  multiply_keys<A, Term>(
+      part.vectors, keys.k, part.keys, operands<Term>(panel.panel.q_t), panel.panel.weight_t,
+      divide_up(p.head_dim, kPack<Term>),
+      RebuildWeights<A, Term>{m, panel.lse_log2, panel.lse_rest, dropout, p_tile, rows, w.ahead});
+  if (!sums.wanted.dp) return;
+  multiply_keys<A, PlainDot<Term>>(
+      part.vectors, keys.v, part.keys, operands<Term>(panel.dout_t), panel.dout_t,
+      divide_up(p.head_dim_v, kPack<Term>),  // dp = dout vT
+      DifferentiateSoftmax<A, Term>{m, panel.delta, panel.ds_scale, dropout, p_tile, ds_tile,
+                                    m.begin || m.mask || m.bias, rows, w.ahead + 2});
+}
+
+// dq += ds k, of one panel and part of a key tile.
+template <class A, class Term>
+static void accumulate_dq(const Problem& p, const Segment& part, const KeyRows<A, Term>& keys,
+                          const GradientRows<A, Term>& rows, const GradientPanel<A>& panel) {
+  if constexpr (kIsPaired<Term>)
+    accumulate<A, Term>(part.vectors, keys.k_sum,
+                        {part.keys.begin / 2, divide_up(part.keys.end, 2)}, p.head_dim,
+                        rows.ds_pairs, lanes_of(panel.panel), nullptr, panel.dq_t);
+  else if constexpr (!Term::kHasWeight)
+    accumulate<A, Term>(part.vectors, keys.k_sum, part.keys, p.head_dim, rows.ds, rows.stride,
+                        panel.panel.q_t, panel.dq_t);
 }
 
 // One panel against one key tile: p and ds of its rows, their dq, and their part of the sums on
@@ -40,9 +75,8 @@ static void differentiate_plain_pairs(const Problem& p, const Segment& part,
 template <class A, class Term>
 static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted& wanted,
                                const Group& g, const KeyTile& tile, const KeyRows<A, Term>& keys,
-                               int64_t chunk_begin, BackwardScratch<A>& w, int panel_index,
+                               int64_t chunk_begin, BackwardScratch<A>& w, GradientPanel<A>* panel,
                                const GradientRows<A, Term>& rows) {
-  GradientPanel<A>* panel = &w.panels[panel_index];
   const Problem& p = *g.problem;
   const GradientTiles<A>& t = w.tiles;
   const int64_t num_keys = tile.keys.end - tile.keys.begin;
@@ -50,51 +84,25 @@ static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted&
   const bool has_dropout = p.dropout.probability > 0;
   const bool is_summed = wanted.any || sums.bias_sum != BiasSum::kNone;
   const Modifiers<A> m = prepare_modifiers<A>(
-      g, panel->panel, tile, ScaleOn::kScores,
+      g, panel->panel, tile, has_loaded_rows<A, Term>(sums) ? ScaleOn::kQueries : ScaleOn::kScores,
       {needs_raw ? t.raw : nullptr, p.softcap > 0 ? t.softcap_slope : nullptr}, t.modifiers);
   if (has_dropout)
     spread_factors(load_dropout(g, panel->panel, tile, t.kept), lanes_of(panel->panel), num_keys,
                    t.dropout);
-  const A* dropout = has_dropout ? t.dropout : nullptr;
   A *p_tile = has_dropout || is_summed || kIsPaired<Term> ? t.p : nullptr,
     *ds_tile = is_summed ? t.ds : nullptr;
   if (tile.kind == TileKind::kPartial || m.sees_nothing)
     clear_tile(panel->panel, num_keys, m, p_tile, ds_tile, rows);
   if (m.sees_nothing) return;
   Segment segments[kMaxSegments];
-  const int num_segments = cut_tile(g, panel->panel, tile, segments);
-  for (int n = 0; n < num_segments; ++n) {
-    const Segment& part = segments[n];
-    const Modifiers<A> modifiers = modifiers_of(m, part);
-    const auto rebuild_and_differentiate = [&](auto plain) {
-      multiply_keys<A, Term>(
-          part.vectors, keys.k, part.keys, operands<Term>(w.q_t[panel_index]),
-          w.weight_t[panel_index], divide_up(p.head_dim, kPack<Term>),
-          RebuildWeights<A, Term, plain.value>{modifiers, panel->lse_log2, panel->lse_rest, dropout,
-                                               p_tile, rows});
-      if (!sums.wanted.dp) return;
-      multiply_keys<A, PlainDot<Term>>(
-          part.vectors, keys.v, part.keys, operands<Term>(panel->dout_t), panel->dout_t,
-          divide_up(p.head_dim_v, kPack<Term>),  // dp = dout vT
-          DifferentiateSoftmax<A, Term, plain.value>{
-              modifiers, panel->delta, panel->panel.scale, dropout, p_tile, ds_tile,
-              modifiers.begin || modifiers.mask || modifiers.bias, rows});
-    };
-    if (!Term::kIsBilinear || !is_plain(modifiers, dropout, ds_tile))
-      rebuild_and_differentiate(Int<0>{});
-    else if constexpr (kIsPaired<Term>)
-      differentiate_plain_pairs<Term>(p, part, keys, *panel, rows);
-    else
-      rebuild_and_differentiate(Int<Term::kIsBilinear>{});
-    if (!sums.wanted.dq) continue;
-    const Span sum_keys = {part.keys.begin / kPack<Term>, divide_up(part.keys.end, kPack<Term>)};
-    if constexpr (kIsPaired<Term>)  // dq += ds k
-      accumulate<A, Term>(part.vectors, keys.k_sum, sum_keys, p.head_dim, rows.ds_pairs,
-                          lanes_of(panel->panel), nullptr, panel->dq_t);
-    else if constexpr (!Term::kHasWeight)
-      accumulate<A, Term>(part.vectors, keys.k_sum, sum_keys, p.head_dim, rows.ds, rows.stride,
-                          w.q_t[panel_index], panel->dq_t);
-  }
+  int num_segments = cut_tile(g, panel->panel, tile, segments);
+  for (int n = 0; n < num_segments; ++n)
+    differentiate_segment(sums, p, segments[n], modifiers_of(m, segments[n]),
+                          has_dropout ? t.dropout : nullptr, p_tile, ds_tile, keys, *panel, w,
+                          rows);
+  num_segments = join_segments(segments, num_segments);
+  for (int n = 0; n < num_segments && sums.wanted.dq; ++n)
+    accumulate_dq(p, segments[n], keys, rows, *panel);
   if (sums.bias_sum == BiasSum::kDense) add_bias_tile<A>(g, panel->panel, tile, t.ds, sums.dbias);
   if (sums.bias_sum == BiasSum::kPerKey)
     add_bias_keys<A>(g, panel->panel, tile, t.ds, chunk_begin, w.bias_keys);
@@ -133,6 +141,7 @@ template <class A, class S>
 static void clear_unseen(const Panel<A>& panel, Span keys, const KeyTile& tile, int64_t stride,
                          S* p, S* ds) {
   const bool is_skipped = tile.kind == TileKind::kSkip;
+  if (!is_skipped && contains(tile.keys, keys)) return;
   for (int64_t key = keys.begin; key < keys.end; ++key) {
     if (!is_skipped && key >= tile.keys.begin && key < tile.keys.end) continue;
     for (S* rows : {p, ds})
@@ -188,7 +197,7 @@ static void differentiate_block(const BackwardSums<A>& sums, const RowSumsWanted
     seeing = {min_of(seeing.begin, i * kPanelLanes<A>), panel.rows.end - rows.begin};
     const int64_t skipped = tile.keys.begin - keys.begin;
     differentiate_tile<A, Term>(
-        sums, wanted, g, tile, rows_from(key_rows, skipped), chunk.begin, w, i,
+        sums, wanted, g, tile, rows_from(key_rows, skipped), chunk.begin, w, &w.panels[i],
         {p_rows + skipped * stride, ds_rows + skipped * stride, stride, w.tiles.ds_pairs});
   }
   if (seeing.begin >= seeing.end) return;

@@ -46,16 +46,18 @@ struct BackwardScratch {
   A *q_t[kMaxPanels], *weight_t[kMaxPanels];
   A *q, *dout;  // the block's rows [kTileQ, padded], in place or in the buffers
   A *q_buffer, *dout_buffer;
-  A* dq;            // of the additive score: what this item adds to them
-  A *k, *v;         // the chunk's rows, where they cannot be read in place
-  Pair* k_pairs;    // of paired terms: the chunk's keys, interleaved
-  Pair* row_pairs;  // and a panel's rows on their way to q_t and dout_t
-  A *dk, *dv;       // [kLongChunkKeys, padded]
-  A *p, *ds;        // [kTileK][lanes of all panels]
-  A* bias_keys;     // [group_size, kLongChunkKeys]
-  A* weight;        // [group_size, padded head_dim] of the additive score
-  double* dweight;  // likewise
+  A* dq;                     // of the additive score: what this item adds to them
+  A *k, *v;                  // the chunk's rows, where they cannot be read in place
+  Pair* k_pairs;             // of paired terms: the chunk's keys, interleaved
+  Pair* row_pairs;           // and a panel's rows on their way to q_t and dout_t
+  A *dk, *dv;                // [keys of the chunk, padded], in place or in the buffers
+  A *dk_buffer, *dv_buffer;  // [kLongChunkKeys, padded]
+  A *p, *ds;                 // [kTileK][lanes of all panels]
+  A* bias_keys;              // [group_size, kLongChunkKeys]
+  A* weight;                 // [group_size, padded head_dim] of the additive score
+  double* dweight;           // likewise
   GradientTiles<A> tiles;
+  RowsAhead ahead[4];  // what the tile at work asks for meanwhile
 };
 
 template <class A>
@@ -85,8 +87,8 @@ static BackwardScratch<A> carve_backward(const Problem& p, Arena* arena) {
   w.k_pairs = take<Pair>(arena, is_paired(p) ? kLongChunkKeys / 2 * d : 0);
   w.row_pairs =
       take<Pair>(arena, is_paired(p) ? lanes * paired_width(max_of(p.head_dim, p.head_dim_v)) : 0);
-  w.dk = take<A>(arena, kLongChunkKeys * d);
-  w.dv = take<A>(arena, kLongChunkKeys * dv);
+  w.dk = w.dk_buffer = take<A>(arena, kLongChunkKeys * d);
+  w.dv = w.dv_buffer = take<A>(arena, kLongChunkKeys * dv);
   w.p = take<A>(arena, kGradientTileK * kTileQ<A>);
   w.ds = take<A>(arena, kGradientTileK * kTileQ<A>);
   w.bias_keys = take<A>(arena, p.group_size * kLongChunkKeys);
@@ -107,28 +109,45 @@ ATTNEXT_HD int64_t row_base(const BackwardSums<A>& sums, const Group& g) {
   return sums.queries_before[g.sequence] * g.problem->num_heads_q + g.head_kv * g.num_rows;
 }
 
-// Rows that lie one after another in the accumulator's type, whole vectors each, are read in place.
+// Rows that lie one after another in the accumulator's type, whole vectors each.
 template <class A>
-ATTNEXT_HD bool is_packed_in_place(const Problem& p, const TensorView& t, int64_t elements) {
-  return p.group_size == 1 && dtype_of(t) == kAccumulatorDType<A> && t.strides[3] == 1 &&
-         t.strides[2] == elements && padded<A>(elements) == elements;
+ATTNEXT_HD bool is_packed(const TensorView& t, int64_t elements) {
+  return dtype_of(t) == kAccumulatorDType<A> && t.strides[3] == 1 && t.strides[2] == elements &&
+         padded<A>(elements) == elements;
 }
 
-// The block's rows of q and dout as numbers, padded.
+// Such rows of q and dout are read in place.
 template <class A>
-static void load_rows_of_block(const BackwardParams& params, const Group& g, Span rows,
-                               BackwardScratch<A>& w) {
+ATTNEXT_HD bool is_packed_in_place(const Problem& p, const TensorView& t, int64_t elements) {
+  return p.group_size == 1 && is_packed<A>(t, elements);
+}
+
+// Whether what is constant along a row is multiplied into its q and dout, and not into each of its
+// scores and their gradients: where nothing is asked for that is made of those themselves.
+template <class A, class Term>
+ATTNEXT_HD bool has_loaded_rows(const BackwardSums<A>& sums) {
+  return Term::kIsBilinear && !kIsPaired<Term> && !sums.rows && sums.bias_sum == BiasSum::kNone;
+}
+
+// The block's rows of q and dout as numbers, padded. Where they are loaded, p is taken relative to
+// a rounded lse, and what the rounding took from p is given to dout: dv = pT dout and ds = p (dp -
+// delta) stay what they are.
+template <class A>
+static void load_rows_of_block(const BackwardParams& params, const BackwardSums<A>& sums,
+                               bool is_loaded, const Group& g, Span rows, BackwardScratch<A>& w) {
   const Problem& p = params.problem;
   const TensorView& dout = params.dout;
   const int64_t width = padded<A>(p.head_dim), width_v = padded<A>(p.head_dim_v);
   w.q = w.q_buffer;
   w.dout = w.dout_buffer;
-  if (is_packed_in_place<A>(p, dout, p.head_dim_v)) {
+  if (!is_loaded && is_packed_in_place<A>(p, dout, p.head_dim_v)) {
     w.dout = reinterpret_cast<A*>(row_pointer(g, dout, rows.begin));
   } else {
+    const A* rests = sums.lse_rest + row_base(sums, g);
     for (int64_t row = rows.begin; row < rows.end; ++row)
       load_row<A>(row_pointer(g, dout, row), dtype_of(dout), dout.strides[3], p.head_dim_v,
-                  w.dout_buffer + (row - rows.begin) * width_v);
+                  w.dout_buffer + (row - rows.begin) * width_v,
+                  is_loaded ? power_of_rest(rests[row]) : A(1));
   }
   if (is_packed_in_place<A>(p, p.q, p.head_dim) && p.score != Score::kCosine && !p.score_bias) {
     w.q = reinterpret_cast<A*>(row_pointer(g, p.q, rows.begin));
@@ -172,16 +191,44 @@ static void transpose_rows(const Panel<A>& panel, const A* rows, int64_t stride,
   load_transposed<A>(lanes, panel.vectors, 0, elements, out_t);
 }
 
+// The constants of a panel's rows.
+template <class A>
+static void load_row_constants(const BackwardSums<A>& sums, const Group& g,
+                               GradientPanel<A>* panel) {
+  const int64_t base = row_base(sums, g);
+  for (int lane = 0; lane < lanes_of(panel->panel); ++lane) {
+    const int64_t row = base + min_of(panel->panel.rows.begin + lane, panel->panel.rows.end - 1);
+    panel->lse_log2[lane] = sums.lse_log2[row];
+    panel->lse_rest[lane] = sums.lse_rest[row];
+    panel->delta[lane] = sums.delta[row];
+    panel->ds_scale[lane] = static_cast<A>(g.problem->scale[panel->panel.head[lane]]);
+  }
+}
+
+// The constants of a panel whose rows are loaded move into its transposed q and dout, and delta.
+template <class A>
+static void load_constants_into_rows(int64_t head_dim, int64_t head_dim_v,
+                                     GradientPanel<A>* panel) {
+  ride_on_queries<A>(head_dim, &panel->panel);
+  scale_lanes<A>(panel->panel.vectors, head_dim_v, panel->ds_scale, panel->dout_t);
+  for (int lane = 0; lane < lanes_of(panel->panel); ++lane) {
+    panel->delta[lane] *= panel->ds_scale[lane] * power_of_rest(panel->lse_rest[lane]);
+    panel->lse_rest[lane] = A(0);
+    panel->ds_scale[lane] = A(1);
+  }
+}
+
 // A block's queries, outputs' gradients and row constants, transposed and as they are.
 template <class A, class Term>
 static void load_gradient_block(const BackwardParams& params, const BackwardSums<A>& sums,
                                 const Group& g, Span rows, BackwardScratch<A>& w) {
   const Problem& p = params.problem;
   const int64_t width = padded<A>(p.head_dim), width_v = padded<A>(p.head_dim_v);
+  const bool is_loaded = has_loaded_rows<A, Term>(sums);
   if constexpr (kIsPaired<Term>)
     load_row_pairs_of_block(params, g, rows, w);
   else
-    load_rows_of_block<A>(params, g, rows, w);
+    load_rows_of_block<A>(params, sums, is_loaded, g, rows, w);
   w.num_panels = static_cast<int>(divide_up(rows.end - rows.begin, kPanelLanes<A>));
   for (int i = 0; i < w.num_panels; ++i) {
     GradientPanel<A>& panel = w.panels[i];
@@ -201,12 +248,8 @@ static void load_gradient_block(const BackwardParams& params, const BackwardSums
     }
     std::memset(panel.dq_t, 0, sizeof(A) * p.head_dim * lanes_of(panel.panel));
     std::memset(panel.sums, 0, sizeof(panel.sums));
-    for (int lane = 0; lane < lanes_of(panel.panel); ++lane) {
-      const int64_t row = row_base(sums, g) + min_of(begin + lane, rows.end - 1);
-      panel.lse_log2[lane] = sums.lse_log2[row];
-      panel.lse_rest[lane] = sums.lse_rest[row];
-      panel.delta[lane] = sums.delta[row];
-    }
+    load_row_constants(sums, g, &panel);
+    if (is_loaded) load_constants_into_rows(p.head_dim, p.head_dim_v, &panel);
   }
 }
 

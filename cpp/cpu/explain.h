@@ -27,14 +27,15 @@ __attribute__((format(printf, 2, 3))) static void append(Text* text, const char*
 
 // The pieces of all sequences, and the longest of them.
 struct Pieces {
-  int64_t items, splits, most_rows, most_keys;
+  int64_t items, splits, block_rows, most_rows, most_keys;
 };
 
 template <class A>
 static Pieces count_pieces(const Problem& p) {
-  Pieces pieces = {0, 1, 0, 0};
+  const int64_t panels = panels_of_block<A>(p);
+  Pieces pieces = {0, 1, panels * kPanelLanes<A>, 0, 0};
   for (int64_t i = 0; i < p.batch; ++i) {
-    const ForwardCut cut = cut_forward<A>(p, i);
+    const ForwardCut cut = cut_forward<A>(p, i, panels);
     const Mask& m = p.sequences[i].mask;
     pieces.items += p.num_heads_kv * cut.blocks * cut.splits;
     pieces.splits = max_of(pieces.splits, cut.splits);
@@ -130,7 +131,7 @@ static void explain_tile(const Problem& p, const Pieces& pieces, Text* text) {
                                : "squared difference");
     if (!is_few<A>(p, pieces))
       append(text, ", \"register_tile\": \"%d keys x %d vectors\", \"tile_q\": %d",
-             kScoreRows<Term>, kPanelVectors, kTileQ<A>);
+             kScoreRows<Term>, kPanelVectors, static_cast<int>(pieces.block_rows));
   });
   append(text, ", \"tile_k\": %d, \"keys\": \"%s\"", kTileK,
          reads_keys_in_place<A>(p, pieces)

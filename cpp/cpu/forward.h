@@ -3,8 +3,8 @@
 // at fixed positions and joined in order.
 #pragma once
 
+#include "cpu/forward_plan.h"
 #include "cpu/forward_tile.h"
-#include "cpu/schedule.h"
 
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
@@ -27,9 +27,7 @@ static RowBlock<Operand<Term, A>> load_value_operands(const Group& g, Span keys,
   if constexpr (kIsPaired<Term>) {
     return load_interleaved_rows(g, p.v, p.head_dim_v, keys, operands<Term>(w.v));
   } else {
-    const RowBlock<A> v = load_values<A>(g, keys, Padding::kNone, w.v);
-    if (v.data != w.v) prefetch_rows(v, keys.end - keys.begin, p.head_dim_v);
-    return v;
+    return load_values<A>(g, keys, Padding::kNone, w.v);
   }
 }
 
@@ -80,10 +78,17 @@ static void attend_few(const Group& g, Span keys, ForwardScratch<A>& w) {
 template <class A, class Term>
 static void attend(const Group& g, Span keys, ForwardScratch<A>& w) {
   if (w.few_rows) return attend_few<A>(g, keys, w);
+  const Problem& p = *g.problem;
   const QueryBlock<A>& block = *w.block;
   const Span range = reachable_tiles(g, block, keys);
   for (int64_t begin = range.begin; begin < range.end; begin += kTileK) {
     const Span tile_keys = {begin, min_of(begin + kTileK, range.end)};
+    const Span next = {tile_keys.end, min_of(tile_keys.end + kTileK, range.end)};
+    const bool has_next = next.begin < next.end;
+    // In half the time there is: panels on a diagonal have less to do.
+    const int64_t times = block.num_panels * (tile_keys.end - begin) / (2 * kScoreKeys);
+    w.ahead[0] = spread(has_next ? keys_ahead(g, p.k, p.head_dim, next) : w.after_keys[0], times);
+    w.ahead[1] = spread(has_next ? keys_ahead(g, p.v, p.head_dim_v, next) : w.after_keys[1], times);
     const auto k = load_key_operands<A, Term>(g, tile_keys, w);
     const auto v = load_value_operands<A, Term>(g, tile_keys, w);
     for (int i = 0; i < block.num_panels; ++i) {
@@ -96,21 +101,6 @@ static void attend(const Group& g, Span keys, ForwardScratch<A>& w) {
       attend_tile<A, Term>(g, tile, tile_k, tile_v, i, w);
     }
   }
-}
-
-// How the rows and keys of a sequence are cut.
-struct ForwardCut {
-  int64_t blocks;  // of kTileQ rows, at least one
-  int64_t splits;  // of kSplitKeys keys
-};
-
-template <class A>
-static ForwardCut cut_forward(const Problem& p, int64_t sequence) {
-  const Mask& m = p.sequences[sequence].mask;
-  const int64_t rows = m.seqlen_q * p.group_size;
-  const bool has_few_rows = rows > 0 && rows <= kPanelLanes<A>;
-  return {max_of(1, divide_up(rows, kTileQ<A>)),
-          has_few_rows ? max_of(1, divide_up(m.seqlen_k, kSplitKeys)) : 1};
 }
 
 // The state a split leaves behind: a RowState, then o_t of the group's lanes.
@@ -153,24 +143,35 @@ static void store_block(const ForwardParams& params, const Group& g, ForwardScra
     store_panel<A>(g, w.block->panels[i], w.block->states[i], params, w.block->o_t[i]);
 }
 
-template <class A, class Term>
-static void attend_item(const ForwardParams& params, const Place& place, char* split_memory,
-                        int64_t item, ForwardScratch<A>& w) {
+// What the block's last tile asks for: its own out, and the q of the block that this worker is
+// likely to go to from here.
+template <class A>
+static void look_ahead(const ForwardParams& params, const ForwardPlan& plan,
+                       const ForwardPlace& place, int64_t next_item, ForwardScratch<A>& w) {
   const Problem& p = params.problem;
-  const Group g = group_of(p, place.sequence, place.head_kv);
-  const ForwardCut cut = cut_forward<A>(p, place.sequence);
-  // The last rows of a causal sequence have the most keys: first, so that the end is shared out
-  // evenly.
-  const int64_t block = cut.blocks - 1 - place.index / cut.splits, split = place.index % cut.splits;
-  if (block == cut.blocks - 1 && split == 0) fill_padding<A>(params, g);
-  const Span rows = {block * kTileQ<A>, min_of((block + 1) * kTileQ<A>, g.num_rows)};
-  if (rows.begin >= rows.end) return;
-  load_block<A, Term>(g, rows, w);
-  if (cut.splits == 1) {
+  w.after_keys[0] = {};
+  w.after_keys[1] = rows_ahead(place.group, params.out, p.head_dim_v, place.rows);
+  if (next_item >= num_items(plan.items)) return;
+  const ForwardPlace next = forward_place<A>(p, plan, next_item);
+  w.after_keys[0] = rows_ahead(next.group, p.q, p.head_dim, next.rows);
+}
+
+template <class A, class Term>
+static void attend_item(const ForwardParams& params, const ForwardPlan& plan,
+                        const ForwardPlace& place, char* split_memory, int64_t item,
+                        ForwardScratch<A>& w) {
+  const Problem& p = params.problem;
+  const Group& g = place.group;
+  if (place.is_first) fill_padding<A>(params, g);
+  if (place.rows.begin >= place.rows.end) return;
+  load_block<A, Term>(g, place.rows, w);
+  if (place.cut.splits == 1) {
+    look_ahead(params, plan, place, item + plan.workers, w);
     attend<A, Term>(g, {0, g.mask.seqlen_k}, w);
     return store_block<A>(params, g, w);
   }
-  attend<A, Term>(g, {split * kSplitKeys, min_of((split + 1) * kSplitKeys, g.mask.seqlen_k)}, w);
+  const int64_t begin = place.split * kSplitKeys;
+  attend<A, Term>(g, {begin, min_of(begin + kSplitKeys, g.mask.seqlen_k)}, w);
   const SplitState<A> out = split_at<A>(p, split_memory, item);
   *out.state = w.block->states[0];
   std::memcpy(out.o_t, w.block->o_t[0], sizeof(A) * p.head_dim_v * lanes_of(w.block->panels[0]));
@@ -183,26 +184,27 @@ ATTNEXT_HD bool has_few_rows(const Problem& p, int64_t sequence) {
 }
 
 template <class A, class Term>
-static void forward_item(const ForwardParams& params, const Place& place, char* split_memory,
+static void forward_item(const ForwardParams& params, const ForwardPlan& plan, char* split_memory,
                          int64_t item, ForwardScratch<A>& w) {
-  if (kIsPaired<Term> && has_few_rows<A>(params.problem, place.sequence))
-    attend_item<A, DotTerm>(params, place, split_memory, item, w);
+  const ForwardPlace place = forward_place<A>(params.problem, plan, item);
+  if (kIsPaired<Term> && has_few_rows<A>(params.problem, place.group.sequence))
+    attend_item<A, DotTerm>(params, plan, place, split_memory, item, w);
   else
-    attend_item<A, Term>(params, place, split_memory, item, w);
+    attend_item<A, Term>(params, plan, place, split_memory, item, w);
 }
 
 // Joins the splits of one (sequence, key head), in the order of their keys.
 template <class A, class Term>
-static void join_splits(const ForwardParams& params, const Schedule& items, int64_t sequence,
+static void join_splits(const ForwardParams& params, const ForwardPlan& plan, int64_t sequence,
                         int64_t head_kv, char* split_memory, ForwardScratch<A>& w) {
   const Problem& p = params.problem;
   const Group g = group_of(p, sequence, head_kv);
-  const int64_t splits = cut_forward<A>(p, sequence).splits;
+  const int64_t splits = cut_forward<A>(p, sequence, plan.panels).splits;
   if (splits == 1) return;
   load_block<A, Term>(g, {0, g.num_rows}, w);
   for (int64_t split = 0; split < splits; ++split) {
     const SplitState<A> part =
-        split_at<A>(p, split_memory, items.first[sequence] + head_kv * splits + split);
+        split_at<A>(p, split_memory, plan.items.first[sequence] + head_kv * splits + split);
     join_states<A>(lanes_of(w.block->panels[0]), p.head_dim_v, *part.state, part.o_t,
                    &w.block->states[0], w.block->o_t[0]);
   }
@@ -213,24 +215,18 @@ template <class A, class Term>
 static void run_forward(const ForwardParams& params) {
   const Problem& p = params.problem;
   const Memory first(static_cast<int64_t>(sizeof(int64_t)) * (p.batch + 1));
-  bool has_splits = false;
-  const Schedule items =
-      make_schedule(p, reinterpret_cast<int64_t*>(first.data()), [&](int64_t sequence) {
-        const ForwardCut cut = cut_forward<A>(p, sequence);
-        has_splits = has_splits || cut.splits > 1;
-        return cut.blocks * cut.splits;
-      });
-  const int workers = num_workers(num_items(items), score_flops(p, 2));
-  const Scratches<ForwardScratch<A>, carve_forward<A>> scratch(p, workers);
-  const Memory splits(has_splits ? split_bytes<A>(p) * num_items(items) : 0);
-  run_items(num_items(items), workers, [&](int64_t item, int worker) {
+  const ForwardPlan plan = plan_forward<A>(p, reinterpret_cast<int64_t*>(first.data()));
+  const int64_t count = num_items(plan.items);
+  const Scratches<ForwardScratch<A>, carve_forward<A>> scratch(p, plan.workers);
+  const Memory splits(plan.has_splits ? split_bytes<A>(p) * count : 0);
+  run_items(count, plan.workers, [&](int64_t item, int worker) {
     ForwardScratch<A> w = scratch[worker];
-    forward_item<A, Term>(params, place_of(items, item), splits.data(), item, w);
+    forward_item<A, Term>(params, plan, splits.data(), item, w);
   });
-  if (!has_splits) return;
-  run_items(p.batch * p.num_heads_kv, workers, [&](int64_t item, int worker) {
+  if (!plan.has_splits) return;
+  run_items(p.batch * p.num_heads_kv, plan.workers, [&](int64_t item, int worker) {
     ForwardScratch<A> w = scratch[worker];
-    join_splits<A, Term>(params, items, item / p.num_heads_kv, item % p.num_heads_kv, splits.data(),
+    join_splits<A, Term>(params, plan, item / p.num_heads_kv, item % p.num_heads_kv, splits.data(),
                          w);
   });
 }

@@ -1,6 +1,7 @@
 // What forward does with one panel of query rows and one tile of keys: scores, softmax, o += p v.
 #pragma once
 
+#include "cpu/tile/ahead.h"
 #include "cpu/tile/dropout.h"
 #include "cpu/tile/few_rows.h"
 #include "cpu/tile/load_pairs.h"
@@ -12,23 +13,25 @@ namespace ATTNEXT_ISA_NAMESPACE {
 template <class A>
 struct QueryBlock {
   int num_panels;
-  Panel<A> panels[kMaxPanels];
-  RowState<A> states[kMaxPanels];
-  A* o_t[kMaxPanels];            // [head_dim_v][lanes]
-  bool was_rebased[kMaxPanels];  // by the tile before
+  Panel<A> panels[kManyPanels];
+  RowState<A> states[kManyPanels];
+  A* o_t[kManyPanels];            // [head_dim_v][lanes]
+  bool was_rebased[kManyPanels];  // by the tile before
 };
 
 // What one worker needs.
 template <class A>
 struct ForwardScratch {
   QueryBlock<A>* block;
-  A *q_t[kMaxPanels], *weight_t[kMaxPanels];
+  A *q_t[kManyPanels], *weight_t[kManyPanels];
   A *k, *v;          // a key tile, where it cannot be read in place
   A *s, *p;          // [kTileK][lanes]
   BitWord<A>* kept;  // [kBitWords]
   Pair* q_pairs;     // of paired terms: a panel's rows on their way to q_t
   ModifierScratch<A>* modifiers;
-  A* q_rows;     // the rows of a panel of few, padded
+  RowsAhead ahead[2];       // what the tile at work asks for meanwhile
+  RowsAhead after_keys[2];  // what the last one does: q of the next block, out of this one
+  A* q_rows;                // the rows of a panel of few, padded
   int few_rows;  // 0: the panel is not one; else as many rows as the products are made for
 };
 
@@ -37,7 +40,8 @@ static ForwardScratch<A> carve_forward(const Problem& p, Arena* arena) {
   const int64_t lanes = kPanelLanes<A>;
   ForwardScratch<A> w;
   w.block = take<QueryBlock<A>>(arena, 1);
-  for (int i = 0; i < kMaxPanels; ++i) {
+  const bool may_have_many = p.seqlen_q * p.group_size > kTileQ<A>;
+  for (int i = 0; i < (may_have_many ? kManyPanels : kMaxPanels); ++i) {
     w.q_t[i] = take<A>(arena, p.head_dim * lanes);
     w.weight_t[i] = take<A>(arena, p.weight ? p.head_dim * lanes : 0);
     A* o_t = take<A>(arena, p.head_dim_v * lanes);
@@ -50,6 +54,7 @@ static ForwardScratch<A> carve_forward(const Problem& p, Arena* arena) {
   w.q_pairs = take<Pair>(arena, is_paired(p) ? lanes * paired_width(p.head_dim) : 0);
   w.kept = take<BitWord<A>>(arena, p.dropout.probability > 0 ? kBitWords<A> : 0);
   w.modifiers = take_modifiers<A>(p, arena);
+  w.ahead[0] = w.ahead[1] = w.after_keys[0] = w.after_keys[1] = {};
   w.q_rows = take<A>(arena, kFewRows<A> * round_up(p.head_dim, kLanes<A>));
   w.few_rows = 0;
   return w;
@@ -107,6 +112,7 @@ struct SoftenScores {
   A* sum;          // [lanes]
   A* rounded_sum;  // [lanes], of paired terms
   Operand<Term, A>* p;
+  RowsAhead* ahead;  // [2]
   inline __attribute__((always_inline)) void move_to(int64_t lane) {
     ATTNEXT_ISA_NAMESPACE::move_to<A>(lane, &modifiers);
     base += lane;
@@ -117,6 +123,8 @@ struct SoftenScores {
   }
   template <int kKeys, int kVectors>
   inline __attribute__((always_inline)) void finish(int64_t key, Vec<A> (&s)[kKeys][kVectors]) {
+    fetch_rows(&ahead[0]);
+    fetch_rows(&ahead[1]);
     if constexpr (!kIsPlain) modify<A>(modifiers, key, s);
     // A weight is stored as soon as it is there: held back, most would be spilled first.
     ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
@@ -131,7 +139,7 @@ struct SoftenScores {
           Vec<A> x = s[i + n][j];
           if constexpr (kIsPlain && kForwardScale<Term> == ScaleOn::kScores)
             x *= load<A>(modifiers.scale + lane);  // fused with what follows
-          packed[n] = exp2<A>(x - row_base);
+          packed[n] = weight_exp2<Term, A>(x - row_base);
           row_sum += packed[n];
           if (!kIsPlain && kept.words)
             packed[n] *= kept_factor(kept, modifiers.stride, key + i + n, lane);
@@ -173,7 +181,7 @@ static void soften_stored(int lane, int lanes, int64_t num_keys, IntVec<A> chose
     Vec<A> packed[kPack<Term>] = {};
     for (int64_t n = 0; n < min_of(kPack<Term>, num_keys - key); ++n) {
       const int64_t at = (key + n) * lanes + lane;
-      packed[n] = exp2<A>(load<A>(w.s + at) - base);
+      packed[n] = weight_exp2<Term, A>(load<A>(w.s + at) - base);
       sum += packed[n];
       if (kept.words) packed[n] *= kept_factor(kept, lanes, key + n, lane);
     }
@@ -200,7 +208,7 @@ static void soften_segments(const Segment* segments, int num_segments, RowBlock<
       multiply_keys<A, Term>(
           segments[n].vectors, k, segments[n].keys, operands<Term>(w.q_t[i]), w.weight_t[i], depth,
           SoftenScores<A, Term, is_plain.value>{modifiers_of(m, segments[n]), kept, base, sums->sum,
-                                                sums->rounded, operands<Term>(w.p)});
+                                                sums->rounded, operands<Term>(w.p), w.ahead});
     };
     constexpr bool kMayBePlain = !Term::kHasWeight;
     if (kMayBePlain && !kept.words && !changes_scores(modifiers_of(m, segments[n])))
@@ -321,8 +329,9 @@ static void attend_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Te
   if (m.sees_nothing) return;
   const Kept<A> kept = load_dropout(g, panel, tile, w.kept);
   Segment segments[kMaxSegments];
-  const int num_segments = cut_tile(g, panel, tile, segments);
+  int num_segments = cut_tile(g, panel, tile, segments);
   soften_tile<A, Term>(g, tile, k, i, m, kept, segments, num_segments, w);
+  num_segments = join_segments(segments, num_segments);
   for (int n = 0; n < num_segments; ++n) {
     const Span keys = segments[n].keys;
     accumulate<A, PlainDot<Term>>(

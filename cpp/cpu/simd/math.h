@@ -15,6 +15,10 @@ struct Exp2Coefficients<float> {
   static constexpr float value[] = {1.867130081907e-3f, 9.017030284437e-3f, 5.579991314597e-2f,
                                     2.401644501361e-1f, 6.931513118075e-1f};
 };
+// The same to 3e-6, for weights that are rounded to bfloat16 where they are used.
+struct ShortExp2Coefficients {
+  static constexpr float value[] = {1.342668e-2f, 5.224247e-2f, 2.412802e-1f, 6.9304484e-1f};
+};
 template <>
 struct Exp2Coefficients<double> {
   static constexpr double value[] = {
@@ -51,11 +55,11 @@ ATTNEXT_HD Vec<A> polynomial(const A (&coefficients)[kCount], Vec<A> x) {
 
 // 2^y. Exactly 0 for y = -infinity (a masked score) and wherever the result is far below the normal
 // range; NaN stays NaN.
-template <class A>
+template <class A, class Coefficients = Exp2Coefficients<A>>
 ATTNEXT_HD Vec<A> exp2(Vec<A> y) {
   const Power<A> power = split_power<A>(y);
-  return scale_by_power<A>(
-      polynomial<A>(Exp2Coefficients<A>::value, power.rest) * power.rest + A(1), power.whole);
+  return scale_by_power<A>(polynomial<A>(Coefficients::value, power.rest) * power.rest + A(1),
+                           power.whole);
 }
 
 template <class A>

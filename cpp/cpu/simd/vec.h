@@ -104,6 +104,11 @@ ATTNEXT_HD Vec<A> absolute(Vec<A> x) {
 }
 
 template <int kStep, class V, int... kIndex>
+ATTNEXT_HD V rotate(V x, std::integer_sequence<int, kIndex...>) {
+  return __builtin_shufflevector(x, x, ((kIndex + kStep) % static_cast<int>(sizeof...(kIndex)))...);
+}
+
+template <int kStep, class V, int... kIndex>
 ATTNEXT_HD V exchange_low(V a, V b, std::integer_sequence<int, kIndex...>) {
   constexpr int kCount = sizeof...(kIndex);
   return __builtin_shufflevector(a, b, ((kIndex & kStep) ? kCount + kIndex - kStep : kIndex)...);

@@ -94,11 +94,25 @@ ATTNEXT_HD void store_elements(char* row, DType dtype, int64_t stride, int64_t b
     write_element<A>(p + i * stride * size_of(dtype), dtype, staged[i]);
 }
 
-// A row as accumulators, zero-padded to whole vectors: `out` has room for round_up(count, kLanes).
+// A row as accumulators, times `factor`, zero-padded to whole vectors: `out` has room for
+// round_up(count, kLanes). Its type is asked once, not for each vector.
 template <class A>
-static void load_row(const char* row, DType dtype, int64_t stride, int64_t count, A* out) {
-  for (int64_t i = 0; i < count; i += kLanes<A>)
-    store<A>(out + i, load_elements<A>(row, dtype, stride, i, min_of(kLanes<A>, count - i)));
+static void load_row(const char* row, DType dtype, int64_t stride, int64_t count, A* out,
+                     A factor = A(1)) {
+  int64_t i = 0;
+  const auto load_whole = [&](auto element, auto&& load) {
+    const auto* from = reinterpret_cast<const decltype(element)*>(row);
+    for (; i + kLanes<A> <= count; i += kLanes<A>) store<A>(out + i, load(from + i) * factor);
+  };
+  if (stride == 1 && dtype == kAccumulatorDType<A>)
+    load_whole(A(0), [](const A* p) { return load_unaligned<A>(p); });
+  if constexpr (sizeof(A) == 4) {
+    if (stride == 1 && dtype == DType::kFloat16) load_whole(uint16_t{0}, load_half);
+    if (stride == 1 && dtype == DType::kBFloat16) load_whole(uint16_t{0}, load_bfloat);
+  }
+  for (; i < count; i += kLanes<A>)
+    store<A>(out + i,
+             load_elements<A>(row, dtype, stride, i, min_of(kLanes<A>, count - i)) * factor);
 }
 
 template <class A>
@@ -107,11 +121,11 @@ static void store_row(char* row, DType dtype, int64_t stride, int64_t count, con
     store_elements<A>(row, dtype, stride, i, min_of(kLanes<A>, count - i), load<A>(in + i));
 }
 
-template <class A>
+template <class A, int kStep = kLanes<A> / 2>
 ATTNEXT_HD A horizontal_sum(Vec<A> x) {
-  A sum = 0;
-  for (int i = 0; i < kLanes<A>; ++i) sum += x[i];
-  return sum;
+  x += rotate<kStep>(x, std::make_integer_sequence<int, kLanes<A>>{});
+  if constexpr (kStep > 1) return horizontal_sum<A, kStep / 2>(x);
+  return x[0];
 }
 
 // Of two padded rows.

@@ -82,11 +82,6 @@ static void multiply_few(RowBlock<E> k, int64_t num_keys, const A* q, int64_t wi
   for (int64_t i = num_keys * kRows; i % kLanes<A>; ++i) s[i] = A(-__builtin_inf());
 }
 
-template <int kStep, class V, int... kIndex>
-ATTNEXT_HD V rotate(V x, std::integer_sequence<int, kIndex...>) {
-  return __builtin_shufflevector(x, x, ((kIndex + kStep) % static_cast<int>(sizeof...(kIndex)))...);
-}
-
 // Every lane of a row, which are kRows apart, gets what `join` makes of them all.
 template <class A, int kRows, int kStep = kLanes<A> / 2, class F>
 ATTNEXT_HD Vec<A> join_rows(Vec<A> x, F&& join) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "attention/gradient.h"
+#include "cpu/tile/ahead.h"
 #include "cpu/tile/dropout.h"
 #include "cpu/tile/load_pairs.h"
 
@@ -27,7 +28,14 @@ struct GradientPanel {
   // Two numbers that add up to the lse to base 2: a single one rounds p where the lse is large.
   alignas(kVectorBytes) A lse_log2[kPanelLanes<A>], lse_rest[kPanelLanes<A>];
   alignas(kVectorBytes) A delta[kPanelLanes<A>];
+  alignas(kVectorBytes) A ds_scale[kPanelLanes<A>];  // from ds by the score to ds by the raw sum
 };
+
+// 2^-rest of a number that is far below 1.
+template <class A>
+ATTNEXT_HD A power_of_rest(A rest) {
+  return A(1) - rest * A(kLn2);
+}
 
 // Tiles [kTileK][lanes].
 template <class A>
@@ -70,13 +78,14 @@ ATTNEXT_HD bool is_plain(const Modifiers<A>& m, const A* dropout, const A* ds) {
 }
 
 // p = 2^(s - lse) from the registers.
-template <class A, class Term, bool kIsPlain>
+template <class A, class Term>
 struct RebuildWeights {
   Modifiers<A> modifiers;
   const A *lse_log2, *lse_rest;  // [lanes]
   const A* dropout;              // null: none
   A* p;                          // [keys][lanes], null: not wanted
   GradientRows<A, Term> rows;
+  RowsAhead* ahead;  // [2]
   inline __attribute__((always_inline)) void move_to(int64_t lane) {
     ATTNEXT_ISA_NAMESPACE::move_to<A>(lane, &modifiers);
     lse_log2 += lane;
@@ -88,16 +97,17 @@ struct RebuildWeights {
   template <int kKeys, int kVectors>
   inline __attribute__((always_inline)) void finish(int64_t key, Vec<A> (&s)[kKeys][kVectors]) {
     const int64_t stride = modifiers.stride;
-    if constexpr (!kIsPlain) modify<A>(modifiers, key, s);
+    fetch_rows(&ahead[0]);
+    fetch_rows(&ahead[1]);
+    modify<A>(modifiers, key, s);
     ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
       const Vec<A> lse = load<A>(lse_log2 + j * kLanes<A>),
                    rest = load<A>(lse_rest + j * kLanes<A>);
-      const Vec<A> scale = kIsPlain ? load<A>(modifiers.scale + j * kLanes<A>) : splat<A>(A(1));
       ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) s[i][j] =
-          exp2<A>((kIsPlain ? s[i][j] * scale : s[i][j]) - lse - rest);
+          weight_exp2<Term, A>(s[i][j] - lse - rest);
     }
     if (p) store_tile<A>(s, p + key * stride, stride);
-    if (!kIsPlain && dropout)
+    if (dropout)
       ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i)
           ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) s[i][j] *=
           load<A>(dropout + (key + i) * stride + j * kLanes<A>);
@@ -106,18 +116,19 @@ struct RebuildWeights {
 };
 
 // ds = p (m dp - delta) by the final score, then by the raw sum, dp from the registers.
-template <class A, class Term, bool kIsPlain>
+template <class A, class Term>
 struct DifferentiateSoftmax {
   Modifiers<A> modifiers;
-  const A *delta, *scale;  // [lanes]
-  const A *dropout, *p;    // [keys][lanes], null: none, and p is that of `rows` (not of paired)
-  A* ds;                   // [keys][lanes], null: not wanted
+  const A *delta, *ds_scale;  // [lanes]
+  const A *dropout, *p;       // [keys][lanes], null: none, and p is that of `rows` (not of paired)
+  A* ds;                      // [keys][lanes], null: not wanted
   bool may_be_masked;
   GradientRows<A, Term> rows;
+  RowsAhead* ahead;  // [2]
   inline __attribute__((always_inline)) void move_to(int64_t lane) {
     ATTNEXT_ISA_NAMESPACE::move_to<A>(lane, &modifiers);
     delta += lane;
-    scale += lane;
+    ds_scale += lane;
     if (dropout) dropout += lane;
     if (p) p += lane;
     if (ds) ds += lane;
@@ -127,29 +138,31 @@ struct DifferentiateSoftmax {
   }
   template <int kKeys, int kVectors>
   inline __attribute__((always_inline)) void finish(int64_t key, Vec<A> (&dp)[kKeys][kVectors]) {
+    fetch_rows(&ahead[0]);
+    fetch_rows(&ahead[1]);
     const int64_t stride = modifiers.stride, weights_stride = p ? stride : rows.stride;
     const A* weights = (p ? p : reinterpret_cast<const A*>(rows.p)) + key * weights_stride;
     const auto each = [&](auto&& f) __attribute__((always_inline)) {
       ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i)
           ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) f(dp[i][j], i, j * kLanes<A>);
     };
-    if (!kIsPlain && dropout)
+    if (dropout)
       each([&](Vec<A>& x, int i, int lane) { x *= load<A>(dropout + (key + i) * stride + lane); });
     each([&](Vec<A>& x, int i, int lane) {
       x = score_gradient(load<A>(weights + i * weights_stride + lane), x, load<A>(delta + lane));
     });
     // A masked pair has no gradient even where its value or key is not finite.
-    if (!kIsPlain && may_be_masked)
+    if (may_be_masked)
       each([&](Vec<A>& x, int i, int lane) {
         x = select<A>(load<A>(weights + i * weights_stride + lane) == Vec<A>{}, Vec<A>{}, x);
       });
-    if (!kIsPlain && ds) store_tile<A>(dp, ds + key * stride, stride);
-    each([&](Vec<A>& x, int, int lane) { x *= load<A>(scale + lane) * A(kLn2); });
-    if (!kIsPlain && modifiers.cap > 0) {
+    if (ds) store_tile<A>(dp, ds + key * stride, stride);
+    each([&](Vec<A>& x, int, int lane) { x *= load<A>(ds_scale + lane); });
+    if (modifiers.cap > 0) {
       const A* slope = modifiers.trace.softcap_slope + key * stride;
       each([&](Vec<A>& x, int i, int lane) { x *= load<A>(slope + i * stride + lane); });
     }
-    if (!kIsPlain && modifiers.is_root) {
+    if (modifiers.is_root) {
       const A* raw = modifiers.trace.raw + key * stride;
       each([&](Vec<A>& x, int i, int lane) {
         x *= finish_neg_l2_slope(load<A>(raw + i * stride + lane));
@@ -172,41 +185,52 @@ struct KeepTile {
   }
 };
 
-// Plain scores of paired terms: half a tile of s and of dp fits the registers together, so that p
-// never leaves them in float32. Pointers are those of the first lane.
+// Plain scores: half a tile of s and of dp fits the registers together, so that p is at hand for
+// ds. The constants of rows of numbers were multiplied into them (backward_load.h); those of pairs
+// are not, which would round them once more. Pointers are those of the first lane.
 template <class A, class Term>
-struct DifferentiatePairs {
+struct DifferentiatePlain {
   RowBlock<Operand<Term, A>> k, v;
   const Operand<Term, A>*q_t, *dout_t;
   int64_t depth, depth_v, stride;  // `stride`: lanes of the panel
-  const A *scale, *lse_log2, *lse_rest, *delta;
+  const A *scale, *lse_log2, *lse_rest, *delta, *ds_scale;
   GradientRows<A, Term> rows;
+  RowsAhead* ahead;  // [4]
   template <int kKeys, int kVectors>
   inline __attribute__((always_inline)) void visit(int64_t key) const {
+    for (int i = 0; i < 4; ++i) fetch_rows(&ahead[i]);
     Vec<A> p[kKeys][kVectors] = {}, ds[kKeys][kVectors] = {};
     KeepTile<A, kKeys, kVectors> keep_p{p}, keep_ds{ds};
     score_tile<A, Term, kKeys, kVectors>(k, key, q_t, nullptr, stride, depth, keep_p);
     ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
       const int lane = j * kLanes<A>;
-      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) p[i][j] = exp2<A>(
-          p[i][j] * load<A>(scale + lane) - load<A>(lse_log2 + lane) - load<A>(lse_rest + lane));
+      const Vec<A> lse = load<A>(lse_log2 + lane);
+      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) {
+        if constexpr (kIsPaired<Term>)
+          p[i][j] = weight_exp2<Term, A>(p[i][j] * load<A>(scale + lane) - lse -
+                                         load<A>(lse_rest + lane));
+        else
+          p[i][j] = weight_exp2<Term, A>(p[i][j] - lse);
+      }
     }
     store_rows<A>(p, rows.p + key * rows.stride, rows.stride);
     score_tile<A, Term, kKeys, kVectors>(v, key, dout_t, nullptr, stride, depth_v, keep_ds);
     ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
-      const Vec<A> row_delta = load<A>(delta + j * kLanes<A>),
-                   factor = load<A>(scale + j * kLanes<A>) * A(kLn2);
-      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) ds[i][j] =
-          score_gradient(p[i][j], ds[i][j], row_delta) * factor;
+      const Vec<A> row_delta = load<A>(delta + j * kLanes<A>);
+      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) {
+        ds[i][j] = score_gradient(p[i][j], ds[i][j], row_delta);
+        if constexpr (kIsPaired<Term>) ds[i][j] *= load<A>(ds_scale + j * kLanes<A>);
+      }
     }
     store_rows<A>(ds, rows.ds + key * rows.stride, rows.stride);
-    ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
-        store_weights<Term, A>(ds, j, key, stride, rows.ds_pairs + j * kLanes<A>);
+    if constexpr (kIsPaired<Term>)
+      ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
+          store_weights<Term, A>(ds, j, key, stride, rows.ds_pairs + j * kLanes<A>);
   }
 };
 
 template <class A, class Term>
-static void differentiate_pairs(int vectors, Span keys, const DifferentiatePairs<A, Term>& tile) {
+static void differentiate_plain(int vectors, Span keys, const DifferentiatePlain<A, Term>& tile) {
   with_vectors(vectors, [&](auto v) {
     for_tiles<kTileRows / 2>(
         keys.end, [&](auto rows, int64_t key) { tile.template visit<rows.value, v.value>(key); },

@@ -8,17 +8,6 @@
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
 
-// Into L2, while products of the rows before are under way: strided reads of a tile defeat the
-// hardware's own prefetching.
-template <class E>
-ATTNEXT_HD void prefetch_rows(RowBlock<E> rows, int64_t num_rows, int64_t elements) {
-  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(E));
-  constexpr int kForReading = 0, kIntoL2 = 2;
-  for (int64_t row = 0; row < num_rows; ++row)
-    for (int64_t d = 0; d < elements; d += kLine)
-      __builtin_prefetch(rows.data + row * rows.stride + d, kForReading, kIntoL2);
-}
-
 // Padded rows: whole vectors, zeros beyond the row's elements.
 enum class Padding { kNone, kZeros };
 

@@ -92,14 +92,17 @@ static void load_transposed(const LaneRows<A>& rows, int vectors, int64_t begin,
   }
 }
 
-// visit(row, first, columns, x): elements [first, first + columns) of each row, in vectors, of what
-// lies transposed in `in` [count][lanes].
-template <class A, class F>
+// visit(pointer(row), row, first, columns, x): elements [first, first + columns) of each row, in
+// vectors, of what lies transposed in `in` [count][lanes].
+template <class A, class Pointer, class F>
 ATTNEXT_HD void for_rows_of_transposed(const Panel<A>& panel, const A* in, int64_t count,
-                                       F&& visit) {
+                                       Pointer&& pointer, F&& visit) {
   const int lanes = lanes_of(panel);
-  const int64_t num_rows = panel.rows.end - panel.rows.begin;
-  for (int64_t lane = 0; lane < num_rows; lane += kLanes<A>) {
+  for (int lane = 0; lane < lanes; lane += kLanes<A>) {
+    const int64_t begin = panel.rows.begin + lane,
+                  num_rows = min_of(kLanes<A>, panel.rows.end - begin);
+    decltype(pointer(begin)) row[kLanes<A>];
+    for (int64_t i = 0; i < num_rows; ++i) row[i] = pointer(begin + i);
     for (int64_t first = 0; first < count; first += kLanes<A>) {
       const int64_t columns = min_of(kLanes<A>, count - first);
       const A* from = in + first * lanes + lane;
@@ -111,8 +114,7 @@ ATTNEXT_HD void for_rows_of_transposed(const Panel<A>& panel, const A* in, int64
           block[c] = c < columns ? load<A>(from + c * lanes) : Vec<A>{};
       }
       transpose<A>(block);
-      for (int64_t i = 0; i < min_of(kLanes<A>, num_rows - lane); ++i)
-        visit(panel.rows.begin + lane + i, first, columns, block[i]);
+      for (int64_t i = 0; i < num_rows; ++i) visit(row[i], begin + i, first, columns, block[i]);
     }
   }
 }
@@ -122,11 +124,11 @@ ATTNEXT_HD void for_rows_of_transposed(const Panel<A>& panel, const A* in, int64
 template <class A, class F>
 static void store_transposed(const Panel<A>& panel, const A* in, const A* factor, int64_t count,
                              const TensorView& t, F&& pointer) {
-  for_rows_of_transposed<A>(
-      panel, in, count, [&](int64_t row, int64_t first, int64_t columns, Vec<A> x) {
-        store_elements<A>(pointer(row), dtype_of(t), t.strides[3], first, columns,
-                          x * splat<A>(factor[row - panel.rows.begin]));
-      });
+  for_rows_of_transposed<A>(panel, in, count, pointer,
+                            [&](char* to, int64_t row, int64_t first, int64_t columns, Vec<A> x) {
+                              store_elements<A>(to, dtype_of(t), t.strides[3], first, columns,
+                                                x * splat<A>(factor[row - panel.rows.begin]));
+                            });
 }
 
 // Whether the scale can ride on q: it then costs nothing per score. Backward keeps it apart, to
@@ -182,24 +184,35 @@ static void describe_rows(const Group& g, Span rows, Panel<A>* panel) {
   }
 }
 
+// x_t[d][lane] *= factor[lane]
+template <class A>
+static void scale_lanes(int vectors, int64_t count, const A* factor, A* x_t) {
+  const int lanes = vectors * kLanes<A>;
+  for (int64_t d = 0; d < count; ++d)
+    for (int i = 0; i < lanes; i += kLanes<A>)
+      store<A>(x_t + d * lanes + i, load<A>(x_t + d * lanes + i) * load<A>(factor + i));
+}
+
+// The scale of a loaded panel moves into its q.
+template <class A>
+static void ride_on_queries(int64_t head_dim, Panel<A>* panel) {
+  scale_lanes<A>(panel->vectors, head_dim, panel->scale, panel->q_t);
+  for (int lane = 0; lane < lanes_of(*panel); ++lane) panel->scale[lane] = A(1);
+}
+
 // q (and what rides on it) of a described panel.
 template <class A>
 static void load_queries(const Group& g, ScaleOn scale_on, A* q_t, A* weight_t, Panel<A>* panel) {
   const Problem& p = *g.problem;
   panel->q_t = q_t;
   panel->weight_t = weight_t;
-  const int lanes = lanes_of(*panel);
   load_transposed<A>(
       lane_rows(*panel, p.q, 3, [&](int64_t row) { return row_pointer(g, p.q, row); }),
       panel->vectors, 0, p.head_dim, q_t);
   if (p.score == Score::kCosine) normalise_lanes<A>(panel->vectors, p.head_dim, q_t);
   if (p.score_bias) load_head_vectors<A>(*panel, p.score_bias, p.head_dim, true, q_t);
   if (p.weight) load_head_vectors<A>(*panel, p.weight, p.head_dim, false, weight_t);
-  if (scale_on == ScaleOn::kScores) return;
-  for (int64_t d = 0; d < p.head_dim; ++d)
-    for (int i = 0; i < lanes; i += kLanes<A>)
-      store<A>(q_t + d * lanes + i, load<A>(q_t + d * lanes + i) * load<A>(panel->scale + i));
-  for (int lane = 0; lane < lanes; ++lane) panel->scale[lane] = A(1);
+  if (scale_on == ScaleOn::kQueries) ride_on_queries<A>(p.head_dim, panel);
 }
 
 }  // namespace ATTNEXT_ISA_NAMESPACE

@@ -321,6 +321,21 @@ static int cut_tile(const Group& g, const Panel<A>& panel, const KeyTile& tile, 
   return count;
 }
 
+// Neighbours that the same vectors see become one: a sum over keys does not ask how much they see.
+ATTNEXT_HD int join_segments(Segment* segments, int count) {
+  int joined = 0;
+  for (int i = 0; i < count; ++i) {
+    Segment* before = &segments[joined - 1];
+    const Segment& next = segments[i];
+    if (joined > 0 && before->keys.end == next.keys.begin &&
+        before->vectors.first == next.vectors.first && before->vectors.count == next.vectors.count)
+      before->keys.end = next.keys.end;
+    else
+      segments[joined++] = next;
+  }
+  return joined;
+}
+
 // What a segment's scores are modified by.
 template <class A>
 ATTNEXT_HD Modifiers<A> modifiers_of(Modifiers<A> m, const Segment& segment) {

@@ -29,17 +29,23 @@ constexpr int kGradientKeys = 4, kGradientVectors = 2;
 #endif
 
 // Query rows side by side in lanes, and how many such panels share one pass over a key tile. AVX2,
-// whose panels are half as wide, gains nothing from 8 of them, and its backward loses 1 to 5 points.
+// whose panels are half as wide, gains nothing from 8 of them, and its backward loses 1 to 5
+// points.
 template <class A>
 constexpr int kPanelLanes = kPanelVectors * kLanes<A>;
 constexpr int kMaxPanels = 4;
 template <class A>
 constexpr int kTileQ = kMaxPanels * kPanelLanes<A>;
 
-// Keys a score tile covers. Forward: o is read and written once per tile, and rows of a mask or bias
-// are read in longer runs: 256 beats 128 by 0.6 points of peak on Zen 4 (6 under a mask), 512 is no
-// better. Few rows read ahead by a tile, which has to stay near. Backward: p and ds of a whole query
-// block lie in L2 beside the chunk's gradients (64 beats 128 by 2 points).
+// Forward has twice as many share a pass where blocks are enough to be shared out all the same:
+// keys are then fetched, and 16-bit ones converted, half as often (on Zen 4 0.8 points of peak in
+// float32, 1.9 in float16).
+constexpr int kManyPanels = 8, kBlocksToShare = 4;
+
+// Keys a score tile covers. Forward: o is read and written once per tile, and rows of a mask or
+// bias are read in longer runs: 256 beats 128 by 0.6 points of peak on Zen 4 (6 under a mask), 512
+// is no better. Few rows read ahead by a tile, which has to stay near. Backward: p and ds of a
+// whole query block lie in L2 beside the chunk's gradients (64 beats 128 by 2 points).
 constexpr int kTileK = 256;
 constexpr int kFewTileK = 128;
 constexpr int kGradientTileK = 64;
