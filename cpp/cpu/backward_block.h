@@ -47,20 +47,25 @@ static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted&
   const GradientTiles<A>& t = w.tiles;
   const int64_t num_keys = tile.keys.end - tile.keys.begin;
   const bool needs_raw = wanted.scale || p.score == Score::kNegL2;
-  const bool has_dropout = p.dropout.probability > 0;
+  const bool has_dropout = p.dropout.probability > 0, is_last = panel_index + 1 == w.num_panels;
+  const int64_t next = tile.keys.end;
   const bool is_summed = wanted.any || sums.bias_sum != BiasSum::kNone;
   const Modifiers<A> m = prepare_modifiers<A>(
       g, panel->panel, tile, ScaleOn::kScores,
       {needs_raw ? t.raw : nullptr, p.softcap > 0 ? t.softcap_slope : nullptr}, t.modifiers);
+  prefetch_modifiers<A>(
+      g, w.panels[is_last ? 0 : panel_index + 1].panel,
+      is_last ? Span{next, min_of(next + kGradientTileK, g.mask.seqlen_k)} : tile.keys);
   if (has_dropout)
     spread_factors(load_dropout(g, panel->panel, tile, t.kept), lanes_of(panel->panel), num_keys,
                    t.dropout);
   const A* dropout = has_dropout ? t.dropout : nullptr;
-  A *p_tile = has_dropout || is_summed || kIsPaired<Term> ? t.p : nullptr,
+  A *p_tile = has_dropout || wanted.any || kIsPaired<Term> ? t.p : nullptr,
     *ds_tile = is_summed ? t.ds : nullptr;
   if (tile.kind == TileKind::kPartial || m.sees_nothing)
     clear_tile(panel->panel, num_keys, m, p_tile, ds_tile, rows);
-  if (m.sees_nothing) return;
+  if (m.sees_nothing)
+    return put_bias_tile<A>(g, panel->panel, tile, ds_tile, sums.bias_sum, sums.dbias);
   Segment segments[kMaxSegments];
   const int num_segments = cut_tile(g, panel->panel, tile, segments);
   for (int n = 0; n < num_segments; ++n) {
@@ -95,7 +100,7 @@ static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted&
       accumulate<A, Term>(part.vectors, keys.k_sum, sum_keys, p.head_dim, rows.ds, rows.stride,
                           w.q_t[panel_index], panel->dq_t);
   }
-  if (sums.bias_sum == BiasSum::kDense) add_bias_tile<A>(g, panel->panel, tile, t.ds, sums.dbias);
+  put_bias_tile<A>(g, panel->panel, tile, ds_tile, sums.bias_sum, sums.dbias);
   if (sums.bias_sum == BiasSum::kPerKey)
     add_bias_keys<A>(g, panel->panel, tile, t.ds, chunk_begin, w.bias_keys);
   if (wanted.any) sum_rows<A>(g, tile, t, wanted, panel);

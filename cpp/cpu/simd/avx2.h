@@ -78,5 +78,13 @@ ATTNEXT_HD uint32_t nonzero_bytes(const char* p) {
   return ~static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, __m256i{})));
 }
 
+// Vectors that are half a cache line would leave for memory one half at a time.
+constexpr bool kStreamsLines = false;
+template <class A>
+ATTNEXT_HD void stream(A* p, Vec<A> x) {
+  store<A>(p, x);
+}
+ATTNEXT_HD void finish_streaming() {}
+
 }  // namespace ATTNEXT_ISA_NAMESPACE
 }  // namespace attnext::cpu

@@ -103,5 +103,14 @@ ATTNEXT_HD uint32_t nonzero_bytes(const char* p) {
   return _mm256_test_epi8_mask(bytes, bytes);
 }
 
+// Whole cache lines past the caches, to a multiple of their size; visible to other threads only
+// after finish_streaming.
+constexpr bool kStreamsLines = true;
+template <class A>
+ATTNEXT_HD void stream(A* p, Vec<A> x) {
+  _mm512_stream_ps(reinterpret_cast<float*>(p), reinterpret_cast<__m512>(x));
+}
+ATTNEXT_HD void finish_streaming() { _mm_sfence(); }
+
 }  // namespace ATTNEXT_ISA_NAMESPACE
 }  // namespace attnext::cpu

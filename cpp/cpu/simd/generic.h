@@ -74,5 +74,13 @@ ATTNEXT_HD uint32_t nonzero_bytes(const char* p) {
   return bits;
 }
 
+// There is no portable way past the caches.
+constexpr bool kStreamsLines = false;
+template <class A>
+ATTNEXT_HD void stream(A* p, Vec<A> x) {
+  store<A>(p, x);
+}
+ATTNEXT_HD void finish_streaming() {}
+
 }  // namespace ATTNEXT_ISA_NAMESPACE
 }  // namespace attnext::cpu

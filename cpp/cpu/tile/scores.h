@@ -358,13 +358,16 @@ static void modify_scores(const Modifiers<A>& m, int vectors, int64_t num_keys, 
   });
 }
 
-// The part of a key tile a panel can see.
-template <class A>
-ATTNEXT_HD KeyTile key_tile(const Group& g, const Panel<A>& panel, Span keys) {
-  const Span reachable = reachable_keys(g.mask, panel.queries);
+// The part of a key tile some of the queries can see.
+ATTNEXT_HD KeyTile key_tile(const Group& g, Span queries, Span keys) {
+  const Span reachable = reachable_keys(g.mask, queries);
   const Span cut = {max_of(keys.begin, reachable.begin / 4 * 4), min_of(keys.end, reachable.end)};
   if (cut.begin >= cut.end) return {cut, TileKind::kSkip};
-  return {cut, classify_tile(g.mask, panel.queries, cut)};
+  return {cut, classify_tile(g.mask, queries, cut)};
+}
+template <class A>
+ATTNEXT_HD KeyTile key_tile(const Group& g, const Panel<A>& panel, Span keys) {
+  return key_tile(g, panel.queries, keys);
 }
 
 // s = all scores of a panel against the tile's keys `k`, to base 2.
