@@ -144,7 +144,9 @@ struct DifferentiateSoftmax {
         x = select<A>(load<A>(weights + i * weights_stride + lane) == Vec<A>{}, Vec<A>{}, x);
       });
     if (!kIsPlain && ds) store_tile<A>(dp, ds + key * stride, stride);
-    each([&](Vec<A>& x, int, int lane) { x *= load<A>(scale + lane) * A(kLn2); });
+    // The factor of both slopes rides on ds: once a pair, not once a product.
+    constexpr A kFactor = A(kLn2 * (kIsOfDifferences<Term> ? SquareTerm::kSlopeFactor : 1));
+    each([&](Vec<A>& x, int, int lane) { x *= load<A>(scale + lane) * kFactor; });
     if (!kIsPlain && modifiers.cap > 0) {
       const A* slope = modifiers.trace.softcap_slope + key * stride;
       each([&](Vec<A>& x, int i, int lane) { x *= load<A>(slope + i * stride + lane); });

@@ -22,24 +22,26 @@ constexpr int kScoreKeys = 4;
 
 // The tile of dk and dv, whose lanes are head dimensions: as many accumulators, but more of them
 // side by side, for each takes a broadcast weight. On Zen 4, 4 x 4 beats 8 x 2 by a point of peak.
+// Slopes that need the key's row keep it in as many registers again.
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kGradientKeys = 4, kGradientVectors = 4;
+constexpr int kGradientKeys = 4, kGradientVectors = 4, kSlopeVectors = 2;
 #else
-constexpr int kGradientKeys = 4, kGradientVectors = 2;
+constexpr int kGradientKeys = 4, kGradientVectors = 2, kSlopeVectors = 1;
 #endif
 
 // Query rows side by side in lanes, and how many such panels share one pass over a key tile. AVX2,
-// whose panels are half as wide, gains nothing from 8 of them, and its backward loses 1 to 5 points.
+// whose panels are half as wide, gains nothing from 8 of them, and its backward loses 1 to 5
+// points.
 template <class A>
 constexpr int kPanelLanes = kPanelVectors * kLanes<A>;
 constexpr int kMaxPanels = 4;
 template <class A>
 constexpr int kTileQ = kMaxPanels * kPanelLanes<A>;
 
-// Keys a score tile covers. Forward: o is read and written once per tile, and rows of a mask or bias
-// are read in longer runs: 256 beats 128 by 0.6 points of peak on Zen 4 (6 under a mask), 512 is no
-// better. Few rows read ahead by a tile, which has to stay near. Backward: p and ds of a whole query
-// block lie in L2 beside the chunk's gradients (64 beats 128 by 2 points).
+// Keys a score tile covers. Forward: o is read and written once per tile, and rows of a mask or
+// bias are read in longer runs: 256 beats 128 by 0.6 points of peak on Zen 4 (6 under a mask), 512
+// is no better. Few rows read ahead by a tile, which has to stay near. Backward: p and ds of a
+// whole query block lie in L2 beside the chunk's gradients (64 beats 128 by 2 points).
 constexpr int kTileK = 256;
 constexpr int kFewTileK = 128;
 constexpr int kGradientTileK = 64;
