@@ -31,16 +31,16 @@ struct Numbers {
   float* data;
   Numbers(int64_t count, int64_t offset, uint32_t seed)
       : memory(static_cast<size_t>(count + 2 * kLine)) {
-    for (float& x : memory) {
-      seed = seed * 1664525 + 1013904223;
-      x = static_cast<float>(seed >> 8) / 8388608.0F - 1.0F;
-    }
     const auto address = reinterpret_cast<uintptr_t>(memory.data()) / sizeof(float);
     data = memory.data() + (kLine - static_cast<int64_t>(address) % kLine) + offset;
+    for (int64_t i = 0; i < count; ++i) {
+      seed = seed * 1664525 + 1013904223;
+      data[i] = static_cast<float>(seed >> 8) / 8388608.0F - 1.0F;
+    }
   }
 };
 
-// dbias, its padding as zeros.
+// dbias with its padding, which must stay as it was.
 std::vector<float> bias_gradient(int64_t offset, bool is_causal) {
   Numbers q(kHeads * kSeqlenQ * kHeadDim, 0, 1), k(kHeads * kSeqlenK * kHeadDim, 0, 2),
       v(kHeads * kSeqlenK * kHeadDim, 0, 3), out(kHeads * kSeqlenQ * kHeadDim, 0, 4),
@@ -72,9 +72,6 @@ std::vector<float> bias_gradient(int64_t offset, bool is_causal) {
       attnext_backward(&dout_rows, &q_rows, &k_rows, &v_rows, &out_rows, &lse_tensor, nullptr,
                        &options, &gradients) != ATTNEXT_OK)
     return {};
-  for (int64_t row = 0; row < kHeads * kSeqlenQ;
-       ++row)  // what was drawn there depends on the offset
-    for (int64_t key = kSeqlenK; key < kRow; ++key) dbias.data[row * kRow + key] = 0;
   return {dbias.data, dbias.data + kHeads * kSeqlenQ * kRow};
 }
 
