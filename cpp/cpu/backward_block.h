@@ -50,12 +50,13 @@ static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted&
   const bool has_dropout = p.dropout.probability > 0, is_last = panel_index + 1 == w.num_panels;
   const int64_t next = tile.keys.end;
   const bool is_summed = wanted.any || sums.bias_sum != BiasSum::kNone;
-  const Modifiers<A> m = prepare_modifiers<A>(
+  Modifiers<A> m = prepare_modifiers<A>(
       g, panel->panel, tile, ScaleOn::kScores,
       {needs_raw ? t.raw : nullptr, p.softcap > 0 ? t.softcap_slope : nullptr}, t.modifiers);
   prefetch_modifiers<A>(
-      g, w.panels[is_last ? 0 : panel_index + 1].panel,
-      is_last ? Span{next, min_of(next + kGradientTileK, g.mask.seqlen_k)} : tile.keys);
+      g, tile, w.panels[is_last ? 0 : panel_index + 1].panel,
+      is_last ? Span{next, min_of(next + kGradientTileK, g.mask.seqlen_k)} : tile.keys, t.modifiers,
+      &m);
   if (has_dropout)
     spread_factors(load_dropout(g, panel->panel, tile, t.kept), lanes_of(panel->panel), num_keys,
                    t.dropout);

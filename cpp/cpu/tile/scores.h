@@ -3,8 +3,8 @@
 #pragma once
 
 #include "cpu/arena.h"
+#include "cpu/tile/ahead.h"
 #include "cpu/tile/matmul.h"
-#include "cpu/tile/panel.h"
 
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
@@ -53,6 +53,7 @@ struct ModifierScratch {
   BitWord<A>* mask;  // [kBitWords]
   A* softcap;        // [kTileRows][lanes]
   alignas(kVectorBytes) A position[kPanelLanes<A>], begin[kPanelLanes<A>], end[kPanelLanes<A>];
+  const char* ahead[kPanelLanes<A>];
 };
 
 template <class A>
@@ -77,6 +78,7 @@ struct Modifiers {
   A cap;                   // to base 2
   A* softcap;              // [kTileRows][lanes], scratch
   const A* bias;           // [keys][lanes], natural
+  Ahead ahead;             // the bias that comes next
   const A* slope;          // [lanes] of ALiBi, to base 2
   const A* position;       // [lanes], relative to the tile's first key
   const A *begin, *end;    // [lanes], the keys of the tile a rule lets a row see
@@ -138,6 +140,7 @@ ATTNEXT_HD void modify(const Modifiers<A>& m, int64_t key, Vec<A> (&s)[kKeys][kV
     apply_softcap<A>(m.cap, kKeys * kWidth, m.softcap);
     each([&](Vec<A>& x, int i, int lane) { x = load<A>(m.softcap + i * kWidth + lane); });
   }
+  if (m.ahead.rows) prefetch_ahead(m.ahead, stride, key, kKeys);
   if (m.bias)  // one of -infinity masks its pair, whatever the score: NaN - infinity would not
     each([&](Vec<A>& x, int i, int lane) {
       const Vec<A> b = load<A>(m.bias + at + i * stride + lane);
@@ -222,27 +225,16 @@ ATTNEXT_HD void visible_positions(const Group& g, const Panel<A>& panel, const K
   }
 }
 
-// Of the pairs that come next, into L2 while these are worked on: rows this far apart are more
-// streams than the hardware prefetches. On Zen 4 it takes a sixth off what a bias costs. Inlined:
-// gcc drops calls of functions that only prefetch.
+// What `panel` and `keys`, which come after `tile`, need of the dense tensors.
 template <class A>
-ATTNEXT_HD void prefetch_dense(const Group& g, const Panel<A>& panel, Span keys,
-                               const TensorView& t) {
-  constexpr int64_t kLine = 64;
-  constexpr int kForReading = 0, kIntoL2 = 2;
-  const int64_t size = size_of(dtype_of(t));
-  if (t.strides[3] != 1) return;
-  for (int64_t row = panel.rows.begin; row < panel.rows.end; ++row) {
-    const char* p = dense_pointer(g, t, row);
-    for (int64_t at = keys.begin * size; at < keys.end * size; at += kLine)
-      __builtin_prefetch(p + at, kForReading, kIntoL2);
-  }
-}
-
-template <class A>
-ATTNEXT_HD void prefetch_modifiers(const Group& g, const Panel<A>& panel, Span keys) {
-  for (const TensorView* t : {&g.problem->bias, &g.problem->mask})
-    if (is_present(*t)) prefetch_dense(g, panel, keys, *t);
+ATTNEXT_HD void prefetch_modifiers(const Group& g, const KeyTile& tile, const Panel<A>& panel,
+                                   Span keys, ModifierScratch<A>* scratch, Modifiers<A>* m) {
+  const TensorView &bias = g.problem->bias, &mask = g.problem->mask;
+  if (is_present(mask)) prefetch_dense(g, panel, keys, mask);
+  if (!is_present(bias) || keys.begin >= keys.end) return;
+  if (tile.kind != TileKind::kFull || bias.strides[3] != 1)
+    return prefetch_dense(g, panel, keys, bias);
+  m->ahead = look_ahead(g, panel, keys.begin, bias, m->stride, scratch->ahead);
 }
 
 template <class A>
