@@ -34,7 +34,7 @@ struct BackwardSums {
   A* bias_keys;             // [heads x keys], null where not wanted
   double* weight;           // [items, group_size, padded head_dim], null where not wanted
   A* dq;                    // [rows, padded head_dim], null: dq itself is added to
-  TensorView dbias;         // accumulators of a dense bias gradient, as a broadcast view
+  TensorView dbias;         // by query and key: itself, or accumulators; a broadcast view
   BiasSum bias_sum;
   ProductsWanted wanted;
 };
