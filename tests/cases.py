@@ -122,6 +122,7 @@ CASES = [
     _case("bias_with_holes", bias="bhqk", bias_hole=0.3, is_core=True),
     _case("bias_all_holes", bias="..qk", bias_hole=1.0),
     _case("bias_holes_and_sink", bias="bhq.", bias_hole=0.5, sinks="h"),
+    _case("bias_shared_by_long_and_short", batch=3, heads=(8, 8), seqlens=(5, 1100), dims=(4, 4), kv_lengths=(1100, 600, 1050), bias="..qk"),
     _case("bias_long", batch=1, heads=(2, 1), seqlens=(130, 270), bias="hqk", bias_hole=0.05),
     # ALiBi and sinks
     _case("alibi", alibi_slopes="h", is_core=True),

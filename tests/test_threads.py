@@ -13,6 +13,7 @@ from cases import CASES
 BY_NAME = {case.name: case for case in CASES}
 NAMES = (
     "many_chunks", "many_chunks_square", "decode_1", "gqa_everything", "bias_long", "bias_bhqk",
+    "bias_shared_by_long_and_short",
     "packed_everything", "lengths_everything", "dropout_long", "neg_sq_l2_long", "additive_hd_hd",
     "alibi_long",
 )  # fmt: skip

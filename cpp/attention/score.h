@@ -35,7 +35,12 @@ struct SquareTerm {
   static constexpr int kSumBlock = 32;  // terms of one sign: the sum outgrows them quickly
   template <class Math, class V>
   ATTNEXT_HD V add(V sum, V q, V k, V) {
-    const V difference = q - k;
+    return add_difference(sum, q - k);
+  }
+  // Both slopes are the difference, by k this many times, by q less so many.
+  static constexpr int kSlopeFactor = 2;
+  template <class V>
+  ATTNEXT_HD V add_difference(V sum, V difference) {
     return sum - difference * difference;
   }
   template <class V>

@@ -174,7 +174,7 @@ static void backward_item(const BackwardParams& params, const BackwardSums<A>& s
     load_gradient_block<A, Term>(params, sums, g, rows, w);
     if constexpr (Term::kHasWeight)
       std::memset(w.dq, 0, sizeof(A) * (rows.end - rows.begin) * padded<A>(p.head_dim));
-    if (sums.bias_sum == BiasSum::kDense) wait_for(before, sums.progress, block + 1);
+    if (sums.bias_sum == BiasSum::kShared) wait_for(before, sums.progress, block + 1);
     const Span seen = reachable_keys(g.mask, queries_of(g, rows));
     for (int64_t key = chunk.begin; key < chunk.end; key += kGradientTileK) {
       if (!overlaps({key, key + kGradientTileK}, seen)) continue;
@@ -188,29 +188,10 @@ static void backward_item(const BackwardParams& params, const BackwardSums<A>& s
     publish(sums.progress + item, block + 1);
   }
   store_chunk<A>(params, g, chunk, w);
+  finish_streaming();
   store_item_sums<A>(sums, g, chunk, item, w);
   wait_for(before, sums.progress, kFinished);
   publish(sums.progress + item, kFinished);
-}
-
-// The item before `place` in the order of a shared dense bias gradient: of the same chunk, in the
-// nearest head or sequence before that its bias is shared with.
-static int64_t bias_predecessor(const Problem& p, const TensorView& dbias, const Schedule& items,
-                                const Place& place, int64_t chunk) {
-  const bool shares_heads = dbias.shape[1] == 1, shares_batch = dbias.shape[0] == 1;
-  int64_t sequence = place.sequence, head = place.head_kv;
-  while (true) {
-    if (shares_heads && head > 0) {
-      --head;
-    } else if (shares_batch && sequence > 0) {
-      --sequence;
-      if (shares_heads) head = p.num_heads_kv - 1;
-    } else {
-      return -1;
-    }
-    const int64_t chunks = (items.first[sequence + 1] - items.first[sequence]) / p.num_heads_kv;
-    if (chunk < chunks) return items.first[sequence] + head * chunks + chunks - 1 - chunk;
-  }
 }
 
 // Room for the shared sums; counted, then carved.
@@ -236,12 +217,12 @@ static void carve_sums(const BackwardParams& params, int64_t items, Arena* arena
   sums->bias_keys = take_if(sums->bias_sum == BiasSum::kPerKey, keys * p.num_heads_q);
   sums->weight = params.dweight ? take<double>(arena, items * p.group_size * width) : nullptr;
   sums->dq = take_if(sums->wanted.dq && !adds_to_dq<A>(params), rows * width);
-  const bool is_dense = sums->bias_sum == BiasSum::kDense;
-  const bool adds_to_dbias = is_dense && dtype_of(params.dbias) == kAccumulatorDType<A>;
-  A* dense = take_if(is_dense && !adds_to_dbias, is_dense ? num_elements(params.dbias) : 0);
-  if (!is_dense) return;
-  sums->dbias = adds_to_dbias ? broadcast_view(params.dbias)
-                              : accumulators_like(params.dbias, kAccumulatorDType<A>, dense);
+  const bool is_shared = sums->bias_sum == BiasSum::kShared;
+  const bool is_in_place = !is_shared || dtype_of(params.dbias) == kAccumulatorDType<A>;
+  A* shared = take_if(!is_in_place, is_in_place ? 0 : num_elements(params.dbias));
+  if (!is_shared && sums->bias_sum != BiasSum::kPerPair) return;
+  sums->dbias = is_in_place ? broadcast_view(params.dbias)
+                            : accumulators_like(params.dbias, kAccumulatorDType<A>, shared);
 }
 
 // Everything that is summed over items once all are done.
@@ -266,29 +247,64 @@ static void finish_sums(const BackwardParams& params, const BackwardSums<A>& sum
     if (sums.bias_sum == BiasSum::kPerKey) sum_bias_keys<A>(sums, g, totals);
   }
   if (has_small_bias) copy_tensor<double>(static_cast<const double*>(totals.data), params.dbias);
-  if (sums.bias_sum == BiasSum::kDense && sums.dbias.data != params.dbias.data)
+  if (sums.bias_sum == BiasSum::kShared && sums.dbias.data != params.dbias.data)
     copy_tensor<A>(static_cast<const A*>(sums.dbias.data), params.dbias);
 }
 
-// Zeros where tiles of a dense bias gradient will be added.
+// Zeros where tiles of a shared bias gradient will be added.
 template <class A>
-static void clear_dense_bias(const BackwardParams& params, const BackwardSums<A>& sums) {
-  if (sums.bias_sum != BiasSum::kDense) return;
-  if (sums.dbias.data == params.dbias.data) return copy_tensor<A>(nullptr, params.dbias);
-  std::memset(sums.dbias.data, 0, sizeof(A) * num_elements(params.dbias));
+static void clear_shared_bias(const BackwardParams& params, const BackwardSums<A>& sums) {
+  if (sums.bias_sum != BiasSum::kShared) return;
+  const TensorView& to = params.dbias;
+  if (sums.dbias.data != to.data) {
+    std::memset(sums.dbias.data, 0, sizeof(A) * num_elements(to));
+    return;
+  }
+  for (int64_t row = 0; row < to.shape[0] * to.shape[1] * to.shape[2]; ++row) {
+    const int64_t query = row % to.shape[2], matrix = row / to.shape[2];
+    const int64_t index = matrix / to.shape[1] * to.strides[0] +
+                          matrix % to.shape[1] * to.strides[1] + query * to.strides[2];
+    clear_row(static_cast<char*>(to.data) + index * size_of(dtype_of(to)), to, to.shape[3]);
+  }
 }
 
-// How long a sequence's chunks are. Those that share a dense bias gradient must cut their keys at
-// the same places, whatever their lengths. Under a causal rule or a window chunks differ in work:
-// long ones leave cores idle at the end.
+// How long a sequence's chunks are. Under a causal rule or a window chunks differ in work: long
+// ones leave cores idle at the end.
 static int64_t chunk_keys_of(const BackwardParams& params, int64_t seqlen_k) {
   const Problem& p = params.problem;
   const bool has_rule = p.batch > 0 && p.sequences[0].mask.right < kOpen;
-  if (has_rule || bias_sum_of(params) == BiasSum::kDense) return kChunkKeys;
+  if (has_rule) return kChunkKeys;
   return chunk_keys(seqlen_k, p.num_heads_kv, max_of(p.head_dim, p.head_dim_v));
 }
 static int64_t num_chunks(const BackwardParams& params, int64_t seqlen_k) {
   return max_of(1, divide_up(seqlen_k, chunk_keys_of(params, seqlen_k)));
+}
+
+// The item before `place` in the order of a shared bias gradient: in the nearest head or sequence
+// before that its bias is shared with and that has the key `first_key`, the item of that key. Those
+// of its head with later keys are further along (relay.h), so that sequences may cut their keys at
+// different places.
+static int64_t bias_predecessor(const BackwardParams& params, const Schedule& items,
+                                const Place& place, int64_t first_key) {
+  const Problem& p = params.problem;
+  const TensorView& dbias = params.dbias;
+  const bool shares_heads = dbias.shape[1] == 1, shares_batch = dbias.shape[0] == 1;
+  int64_t sequence = place.sequence, head = place.head_kv;
+  while (true) {
+    if (shares_heads && head > 0) {
+      --head;
+    } else if (shares_batch && sequence > 0) {
+      --sequence;
+      if (shares_heads) head = p.num_heads_kv - 1;
+    } else {
+      return -1;
+    }
+    const int64_t seqlen_k = p.sequences[sequence].mask.seqlen_k;
+    if (first_key >= max_of(seqlen_k, 1)) continue;
+    const int64_t chunks = num_chunks(params, seqlen_k),
+                  chunk = first_key / chunk_keys_of(params, seqlen_k);
+    return items.first[sequence] + head * chunks + chunks - 1 - chunk;
+  }
 }
 
 // Item -> its chunk and predecessors. The last chunk of a head goes first: under a causal mask it
@@ -303,9 +319,11 @@ static void run_item(const BackwardParams& params, const BackwardSums<A>& sums,
   const int64_t chunk = num_chunks(params, seqlen) - 1 - place.index;
   const Span keys = {chunk * length, min_of((chunk + 1) * length, seqlen)};
   Predecessors before = {place.index > 0 ? item - 1 : -1, -1};
-  if (sums.bias_sum == BiasSum::kDense)
-    before.same_bias = bias_predecessor(p, params.dbias, items, place, chunk);
+  if (sums.bias_sum == BiasSum::kShared)
+    before.same_bias = bias_predecessor(params, items, place, keys.begin);
   if (place.index == 0) fill_key_padding(params, g);
+  if (sums.bias_sum == BiasSum::kPerPair)
+    clear_unvisited_bias<A>(g, sums.dbias, keys, place.index == 0);
   backward_item<A, Term>(params, sums, g, keys, item, before, w);
 }
 
@@ -330,7 +348,7 @@ static void run_backward(const BackwardParams& params) {
   Arena arena{sums_memory.data(), 0};
   carve_sums<A>(params, num_items(items), &arena, &sums);
   std::memset(sums.progress, 0, sizeof(int64_t) * num_items(items));
-  clear_dense_bias<A>(params, sums);
+  clear_shared_bias<A>(params, sums);
 
   const int workers = num_workers(num_items(items), score_flops(p, 5));
   const Scratches<BackwardScratch<A>, carve_backward<A>> scratch(p, workers);

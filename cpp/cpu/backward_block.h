@@ -75,25 +75,32 @@ static void accumulate_dq(const Problem& p, const Segment& part, const KeyRows<A
 template <class A, class Term>
 static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted& wanted,
                                const Group& g, const KeyTile& tile, const KeyRows<A, Term>& keys,
-                               int64_t chunk_begin, BackwardScratch<A>& w, GradientPanel<A>* panel,
+                               int64_t chunk_begin, BackwardScratch<A>& w, int panel_index,
                                const GradientRows<A, Term>& rows) {
+  GradientPanel<A>* panel = &w.panels[panel_index];
   const Problem& p = *g.problem;
   const GradientTiles<A>& t = w.tiles;
   const int64_t num_keys = tile.keys.end - tile.keys.begin;
   const bool needs_raw = wanted.scale || p.score == Score::kNegL2;
-  const bool has_dropout = p.dropout.probability > 0;
+  const bool has_dropout = p.dropout.probability > 0, is_last = panel_index + 1 == w.num_panels;
+  const int64_t next = tile.keys.end;
   const bool is_summed = wanted.any || sums.bias_sum != BiasSum::kNone;
-  const Modifiers<A> m = prepare_modifiers<A>(
+  Modifiers<A> m = prepare_modifiers<A>(
       g, panel->panel, tile, has_loaded_rows<A, Term>(sums) ? ScaleOn::kQueries : ScaleOn::kScores,
       {needs_raw ? t.raw : nullptr, p.softcap > 0 ? t.softcap_slope : nullptr}, t.modifiers);
+  prefetch_modifiers<A>(
+      g, tile, w.panels[is_last ? 0 : panel_index + 1].panel,
+      is_last ? Span{next, min_of(next + kGradientTileK, g.mask.seqlen_k)} : tile.keys, t.modifiers,
+      &m);
   if (has_dropout)
     spread_factors(load_dropout(g, panel->panel, tile, t.kept), lanes_of(panel->panel), num_keys,
                    t.dropout);
-  A *p_tile = has_dropout || is_summed || kIsPaired<Term> ? t.p : nullptr,
+  A *p_tile = has_dropout || wanted.any || kIsPaired<Term> ? t.p : nullptr,
     *ds_tile = is_summed ? t.ds : nullptr;
   if (tile.kind == TileKind::kPartial || m.sees_nothing)
     clear_tile(panel->panel, num_keys, m, p_tile, ds_tile, rows);
-  if (m.sees_nothing) return;
+  if (m.sees_nothing)
+    return put_bias_tile<A>(g, panel->panel, tile, ds_tile, sums.bias_sum, sums.dbias);
   Segment segments[kMaxSegments];
   int num_segments = cut_tile(g, panel->panel, tile, segments);
   for (int n = 0; n < num_segments; ++n)
@@ -103,7 +110,7 @@ static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted&
   num_segments = join_segments(segments, num_segments);
   for (int n = 0; n < num_segments && sums.wanted.dq; ++n)
     accumulate_dq(p, segments[n], keys, rows, *panel);
-  if (sums.bias_sum == BiasSum::kDense) add_bias_tile<A>(g, panel->panel, tile, t.ds, sums.dbias);
+  put_bias_tile<A>(g, panel->panel, tile, ds_tile, sums.bias_sum, sums.dbias);
   if (sums.bias_sum == BiasSum::kPerKey)
     add_bias_keys<A>(g, panel->panel, tile, t.ds, chunk_begin, w.bias_keys);
   if (wanted.any) sum_rows<A>(g, tile, t, wanted, panel);
@@ -197,7 +204,7 @@ static void differentiate_block(const BackwardSums<A>& sums, const RowSumsWanted
     seeing = {min_of(seeing.begin, i * kPanelLanes<A>), panel.rows.end - rows.begin};
     const int64_t skipped = tile.keys.begin - keys.begin;
     differentiate_tile<A, Term>(
-        sums, wanted, g, tile, rows_from(key_rows, skipped), chunk.begin, w, &w.panels[i],
+        sums, wanted, g, tile, rows_from(key_rows, skipped), chunk.begin, w, i,
         {p_rows + skipped * stride, ds_rows + skipped * stride, stride, w.tiles.ds_pairs});
   }
   if (seeing.begin >= seeing.end) return;

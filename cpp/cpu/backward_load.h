@@ -34,7 +34,7 @@ struct BackwardSums {
   A* bias_keys;             // [heads x keys], null where not wanted
   double* weight;           // [items, group_size, padded head_dim], null where not wanted
   A* dq;                    // [rows, padded head_dim], null: dq itself is added to
-  TensorView dbias;         // accumulators of a dense bias gradient, as a broadcast view
+  TensorView dbias;         // by query and key: itself, or accumulators; a broadcast view
   BiasSum bias_sum;
   ProductsWanted wanted;
 };
@@ -191,17 +191,19 @@ static void transpose_rows(const Panel<A>& panel, const A* rows, int64_t stride,
   load_transposed<A>(lanes, panel.vectors, 0, elements, out_t);
 }
 
-// The constants of a panel's rows.
-template <class A>
+// The constants of a panel's rows. The factor of slopes that are differences rides on ds: once a
+// pair, not once a product.
+template <class A, class Term>
 static void load_row_constants(const BackwardSums<A>& sums, const Group& g,
                                GradientPanel<A>* panel) {
   const int64_t base = row_base(sums, g);
+  constexpr double factor = kIsOfDifferences<Term> ? SquareTerm::kSlopeFactor : 1;
   for (int lane = 0; lane < lanes_of(panel->panel); ++lane) {
     const int64_t row = base + min_of(panel->panel.rows.begin + lane, panel->panel.rows.end - 1);
     panel->lse_log2[lane] = sums.lse_log2[row];
     panel->lse_rest[lane] = sums.lse_rest[row];
     panel->delta[lane] = sums.delta[row];
-    panel->ds_scale[lane] = static_cast<A>(g.problem->scale[panel->panel.head[lane]]);
+    panel->ds_scale[lane] = static_cast<A>(g.problem->scale[panel->panel.head[lane]] * factor);
   }
 }
 
@@ -248,7 +250,7 @@ static void load_gradient_block(const BackwardParams& params, const BackwardSums
     }
     std::memset(panel.dq_t, 0, sizeof(A) * p.head_dim * lanes_of(panel.panel));
     std::memset(panel.sums, 0, sizeof(panel.sums));
-    load_row_constants(sums, g, &panel);
+    load_row_constants<A, Term>(sums, g, &panel);
     if (is_loaded) load_constants_into_rows(p.head_dim, p.head_dim_v, &panel);
   }
 }

@@ -166,7 +166,7 @@ ATTNEXT_HD int64_t num_elements(const TensorView& t) {
   return t.shape[0] * t.shape[1] * t.shape[2] * t.shape[3];
 }
 
-// out <- in, element by element, of one shape; `in` null: zeros.
+// out <- in, element by element, of one shape.
 template <class From>
 static void copy_tensor(const From* in, const TensorView& out) {
   const int64_t* shape = out.shape;
@@ -177,7 +177,7 @@ static void copy_tensor(const From* in, const TensorView& out) {
           const int64_t index =
               i * out.strides[0] + j * out.strides[1] + k * out.strides[2] + l * out.strides[3];
           write_element<From>(static_cast<char*>(out.data) + index * size_of(dtype_of(out)),
-                              dtype_of(out), in ? in[at] : From(0));
+                              dtype_of(out), in[at]);
         }
 }
 

@@ -74,6 +74,18 @@ static void attend_few(const Group& g, Span keys, ForwardScratch<A>& w) {
   });
 }
 
+// The tile of `range` that a block looks at first; then those before it, backwards, then those
+// after it. ALiBi makes scores grow towards the diagonal: from far away, each tile would outgrow
+// the base that the one before it gave (needs_base), and the weights of most are 0 beside those
+// near by.
+template <class A>
+static int64_t first_tile(const Group& g, const QueryBlock<A>& block, Span range) {
+  if (!g.problem->alibi_slopes || range.begin >= range.end) return 0;
+  const int64_t last_query = block.panels[block.num_panels - 1].queries.end - 1;
+  return (clamp_to(last_query + g.mask.diagonal, range.begin, range.end - 1) - range.begin) /
+         kTileK;
+}
+
 // The block's rows attend `keys`.
 template <class A, class Term>
 static void attend(const Group& g, Span keys, ForwardScratch<A>& w) {
@@ -81,7 +93,9 @@ static void attend(const Group& g, Span keys, ForwardScratch<A>& w) {
   const Problem& p = *g.problem;
   const QueryBlock<A>& block = *w.block;
   const Span range = reachable_tiles(g, block, keys);
-  for (int64_t begin = range.begin; begin < range.end; begin += kTileK) {
+  const int64_t first = first_tile(g, block, range);
+  for (int64_t n = 0; n < divide_up(range.end - range.begin, kTileK); ++n) {
+    const int64_t begin = range.begin + (n <= first ? first - n : n) * kTileK;
     const Span tile_keys = {begin, min_of(begin + kTileK, range.end)};
     const Span next = {tile_keys.end, min_of(tile_keys.end + kTileK, range.end)};
     const bool has_next = next.begin < next.end;

@@ -1,10 +1,10 @@
 // What forward does with one panel of query rows and one tile of keys: scores, softmax, o += p v.
 #pragma once
 
-#include "cpu/tile/ahead.h"
 #include "cpu/tile/dropout.h"
 #include "cpu/tile/few_rows.h"
 #include "cpu/tile/load_pairs.h"
+#include "cpu/tile/rows_ahead.h"
 #include "cpu/tile/store.h"
 
 namespace attnext::cpu {
@@ -321,11 +321,12 @@ static void attend_tile(const Group& g, const KeyTile& tile, RowBlock<Operand<Te
                         RowBlock<Operand<Term, A>> v, int i, ForwardScratch<A>& w) {
   const Problem& p = *g.problem;
   const Panel<A>& panel = w.block->panels[i];
-  const Modifiers<A> m = prepare_modifiers<A>(g, panel, tile, kForwardScale<Term>, {}, w.modifiers);
+  Modifiers<A> m = prepare_modifiers<A>(g, panel, tile, kForwardScale<Term>, {}, w.modifiers);
   const bool is_last = i + 1 == w.block->num_panels;
   const int64_t next = tile.keys.end;
-  prefetch_modifiers<A>(g, w.block->panels[is_last ? 0 : i + 1],
-                        is_last ? Span{next, min_of(next + kTileK, g.mask.seqlen_k)} : tile.keys);
+  prefetch_modifiers<A>(g, tile, w.block->panels[is_last ? 0 : i + 1],
+                        is_last ? Span{next, min_of(next + kTileK, g.mask.seqlen_k)} : tile.keys,
+                        w.modifiers, &m);
   if (m.sees_nothing) return;
   const Kept<A> kept = load_dropout(g, panel, tile, w.kept);
   Segment segments[kMaxSegments];

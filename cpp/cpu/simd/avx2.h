@@ -78,5 +78,23 @@ ATTNEXT_HD uint32_t nonzero_bytes(const char* p) {
   return ~static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, __m256i{})));
 }
 
+// Vectors that are half a cache line would leave for memory one half at a time.
+constexpr bool kStreamsLines = false;
+template <class A>
+ATTNEXT_HD void stream(A* p, Vec<A> x) {
+  store<A>(p, x);
+}
+ATTNEXT_HD void finish_streaming() {}
+
+// x - *p and sum + x * *p, the number from memory in every lane.
+template <class A>
+ATTNEXT_HD Vec<A> subtract_broadcast(Vec<A> x, const A* p) {
+  return x - splat<A>(*p);
+}
+template <class A>
+ATTNEXT_HD Vec<A> add_broadcast_product(Vec<A> sum, Vec<A> x, const A* p) {
+  return sum + x * splat<A>(*p);
+}
+
 }  // namespace ATTNEXT_ISA_NAMESPACE
 }  // namespace attnext::cpu

@@ -103,5 +103,34 @@ ATTNEXT_HD uint32_t nonzero_bytes(const char* p) {
   return _mm256_test_epi8_mask(bytes, bytes);
 }
 
+// Whole cache lines past the caches, to a multiple of their size; visible to other threads only
+// after finish_streaming.
+constexpr bool kStreamsLines = true;
+template <class A>
+ATTNEXT_HD void stream(A* p, Vec<A> x) {
+  _mm512_stream_ps(reinterpret_cast<float*>(p), reinterpret_cast<__m512>(x));
+}
+ATTNEXT_HD void finish_streaming() { _mm_sfence(); }
+
+// x - *p and sum + x * *p, the number from memory in every lane: by an operand of the instruction,
+// which compilers would take out to share it among several.
+template <class A>
+ATTNEXT_HD Vec<A> subtract_broadcast(Vec<A> x, const A* p) {
+  Vec<A> difference;
+  if constexpr (sizeof(A) == 4)
+    asm("vsubps %2%{1to16%}, %1, %0" : "=v"(difference) : "v"(x), "m"(*p));
+  else
+    asm("vsubpd %2%{1to8%}, %1, %0" : "=v"(difference) : "v"(x), "m"(*p));
+  return difference;
+}
+template <class A>
+ATTNEXT_HD Vec<A> add_broadcast_product(Vec<A> sum, Vec<A> x, const A* p) {
+  if constexpr (sizeof(A) == 4)
+    asm("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(x), "m"(*p));
+  else
+    asm("vfmadd231pd %2%{1to8%}, %1, %0" : "+v"(sum) : "v"(x), "m"(*p));
+  return sum;
+}
+
 }  // namespace ATTNEXT_ISA_NAMESPACE
 }  // namespace attnext::cpu

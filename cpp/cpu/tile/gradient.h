@@ -3,9 +3,9 @@
 #pragma once
 
 #include "attention/gradient.h"
-#include "cpu/tile/ahead.h"
 #include "cpu/tile/dropout.h"
 #include "cpu/tile/load_pairs.h"
+#include "cpu/tile/rows_ahead.h"
 
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {

@@ -27,6 +27,13 @@ ATTNEXT_HD E read_operand(const E* p) {
   return x;
 }
 
+// Whether a term is one of q - k. Its products take a number from memory in the instruction that
+// subtracts or multiplies it: broadcast to a register, on Zen 4 each takes the place of a
+// subtraction, of which there are as many as multiply-adds (a product takes 1.02 times a plain
+// one's time, not 1.33).
+template <class Term>
+constexpr bool kIsOfDifferences = !Term::kIsBilinear && !Term::kHasWeight;
+
 // A tile in registers is part of a panel: `stride` is the panel's lanes, between rows in memory.
 template <class A, int kRows, int kVectors>
 ATTNEXT_HD void store_tile(const Vec<A> (&tile)[kRows][kVectors], A* to, int64_t stride) {
@@ -90,9 +97,14 @@ ATTNEXT_HD void score_tile(RowBlock<Operand<Term, A>> k, int64_t first_key,
         weight[j] = Term::kHasWeight ? load<A>(weight_t + d * stride + j * kLanes<A>) : Vec<A>{};
       }
       ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) {
-        const Vec<E> key = splat<E>(read_operand(keys + i * k.stride + d));
-        ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) sum[i][j] =
-            Term::template add<VectorMath<A>>(sum[i][j], q[j], key, weight[j]);
+        const E* from = keys + i * k.stride + d;
+        const Vec<E> key = splat<E>(read_operand(from));
+        ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
+          if constexpr (kIsOfDifferences<Term>)
+            sum[i][j] = Term::add_difference(sum[i][j], subtract_broadcast<A>(q[j], from));
+          else
+            sum[i][j] = Term::template add<VectorMath<A>>(sum[i][j], q[j], key, weight[j]);
+        }
       }
     }
     if (begin > 0)
@@ -106,9 +118,10 @@ ATTNEXT_HD void score_tile(RowBlock<Operand<Term, A>> k, int64_t first_key,
   }
 }
 
-// out_t[d][lane] += sum_key p[key][lane] slope_q(q[d][lane], k[key][d]): for the dot term the slope
-// is k alone, which makes this p v as well as ds k. A tile is summed from zero and then joins what
-// is there: a chain over all keys would round as often as there are keys.
+// out_t[d][lane] += sum_key p[key][lane] slope(q[d][lane], k[key][d]): for the dot term the slope
+// is k alone, which makes this p v as well as ds k, for differences k - q, the factor in p. A tile
+// is summed from zero and then joins what is there: a chain over all keys would round as often as
+// there are keys.
 template <class A, class Term, int kRows, int kVectors>
 ATTNEXT_HD void accumulate_tile(RowBlock<Operand<Term, A>> k, const Operand<Term, A>* p,
                                 int64_t p_stride, int64_t num_keys, const A* q_t, A* out_t,
@@ -123,21 +136,22 @@ ATTNEXT_HD void accumulate_tile(RowBlock<Operand<Term, A>> k, const Operand<Term
     ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) weight[j] =
         load<E>(p + key * p_stride + j * kLanes<A>);
     ATTNEXT_UNROLL for (int i = 0; i < kRows; ++i) {
-      const Vec<E> x = splat<E>(read_operand(k.data + key * k.stride + i));
+      const E* from = k.data + key * k.stride + i;
+      const Vec<E> x = splat<E>(read_operand(from));
       ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
         if constexpr (Term::kIsBilinear)
           sum[i][j] = Term::template add<VectorMath<A>>(sum[i][j], weight[j], x, Vec<A>{});
         else
-          sum[i][j] += weight[j] * Term::slope_q(q[i][j], x);
+          sum[i][j] -= weight[j] * subtract_broadcast<A>(q[i][j], from);
       }
     }
   }
   add_tile<A>(sum, out_t, stride);
 }
 
-// grad[key][d] += sum_row p[key][row] slope_k(x[row][d], k[key][d]), lanes are d. Rows of grad and
-// x are padded to whole vectors, `stride` apart; k need only be given (and padded likewise) where
-// the slope uses it.
+// grad[key][d] += sum_row p[key][row] slope(x[row][d], k[key][d]) likewise, lanes are d. Rows of
+// grad and x are padded to whole vectors, `stride` apart; k need only be given (and padded
+// likewise) where the slope uses it.
 template <class A, class Term, int kKeys, int kVectors>
 ATTNEXT_HD void key_gradient_tile(const Operand<Term, A>* p, int64_t p_stride,
                                   const Operand<Term, A>* x, int64_t stride, int64_t num_rows,
@@ -152,12 +166,13 @@ ATTNEXT_HD void key_gradient_tile(const Operand<Term, A>* p, int64_t p_stride,
     ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) q[j] =
         load_unaligned<E>(x + row * stride + j * kLanes<A>);
     ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) {
-      const Vec<E> weight = splat<E>(read_operand(p + i * p_stride + row));
+      const E* from = p + i * p_stride + row;
+      const Vec<E> weight = splat<E>(read_operand(from));
       ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
         if constexpr (Term::kIsBilinear)
           sum[i][j] = Term::template add<VectorMath<A>>(sum[i][j], weight, q[j], Vec<A>{});
         else
-          sum[i][j] += weight * Term::slope_k(q[j], key[i][j]);
+          sum[i][j] = add_broadcast_product<A>(sum[i][j], q[j] - key[i][j], from);
       }
     }
   }
@@ -235,10 +250,10 @@ template <class A, class Term>
 static void accumulate_key_gradient(const Operand<Term, A>* p, int64_t p_stride, int64_t num_keys,
                                     const Operand<Term, A>* x, int64_t stride, int64_t num_rows,
                                     RowBlock<A> k, A* grad) {
-  constexpr int kVectors = Term::kIsBilinear ? kGradientVectors : 1;
+  constexpr int kVectors = Term::kIsBilinear ? kGradientVectors : kSlopeVectors;
   for_tiles<kVectors>(stride / kLanes<A>, [&](auto vectors, int64_t vector) {
     const int64_t d = vector * kLanes<A>;
-    constexpr int kKeys = vectors.value == kGradientVectors ? kGradientKeys : kTileRows;
+    constexpr int kKeys = vectors.value == kVectors ? kGradientKeys : kTileRows;
     for_tiles<kKeys>(num_keys, [&](auto keys, int64_t key) {
       const RowBlock<A> rows = {Term::kIsBilinear ? k.data : k.data + key * k.stride + d, k.stride};
       key_gradient_tile<A, Term, keys.value, vectors.value>(

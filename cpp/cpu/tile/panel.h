@@ -51,6 +51,23 @@ ATTNEXT_HD LaneRows<A> lane_rows(const Panel<A>& panel, const TensorView& t, int
   return lanes;
 }
 
+// out[i][lane] = element i of row[lane] for one vector of lanes, `count` whole vectors of elements.
+template <class A>
+static void load_transposed_vectors(const char* const* row, int64_t begin, int64_t count, int lanes,
+                                    A* out) {
+  for (int64_t i = 0; i < count; i += kLanes<A>) {
+    Vec<A> block[kLanes<A>];
+    // So many rows at once are more streams than the hardware would prefetch.
+    ATTNEXT_UNROLL for (int lane = 0; lane < kLanes<A>; ++lane) {
+      const A* from = reinterpret_cast<const A*>(row[lane]) + begin + i;
+      block[lane] = load_unaligned<A>(from);
+      __builtin_prefetch(from + 2 * kLanes<A>);
+    }
+    transpose<A>(block);
+    ATTNEXT_UNROLL for (int c = 0; c < kLanes<A>; ++c) store<A>(out + (i + c) * lanes, block[c]);
+  }
+}
+
 // out[i][lane] = element begin + i of the lane's row.
 template <class A>
 static void load_transposed(const LaneRows<A>& rows, int vectors, int64_t begin, int64_t count,
@@ -65,29 +82,18 @@ static void load_transposed(const LaneRows<A>& rows, int vectors, int64_t begin,
     return;
   }
   const bool is_direct = rows.dtype == kAccumulatorDType<A> && rows.stride == 1;
-  // So many rows at once are more streams than the hardware would prefetch.
-  for (int lane = 0; lane < lanes && is_direct; ++lane)
-    for (int64_t i = 0; i < count; i += 64 / static_cast<int64_t>(sizeof(A)))
-      __builtin_prefetch(reinterpret_cast<const A*>(rows.row[lane]) + begin + i);
+  const int64_t direct = is_direct ? count / kLanes<A> * kLanes<A> : 0;
   for (int j = 0; j < vectors; ++j) {
     const char* const* row = rows.row + j * kLanes<A>;
-    for (int64_t i = 0; i < count; i += kLanes<A>) {
+    load_transposed_vectors<A>(row, begin, direct, lanes, out + j * kLanes<A>);
+    for (int64_t i = direct; i < count; i += kLanes<A>) {
       const int64_t columns = min_of(kLanes<A>, count - i);
       Vec<A> block[kLanes<A>];
-      if (is_direct && columns == kLanes<A>) {
-        ATTNEXT_UNROLL for (int lane = 0; lane < kLanes<A>; ++lane) block[lane] =
-            load_unaligned<A>(reinterpret_cast<const A*>(row[lane]) + begin + i);
-      } else {
-        for (int lane = 0; lane < kLanes<A>; ++lane)
-          block[lane] = load_elements<A>(row[lane], rows.dtype, rows.stride, begin + i, columns);
-      }
+      for (int lane = 0; lane < kLanes<A>; ++lane)
+        block[lane] = load_elements<A>(row[lane], rows.dtype, rows.stride, begin + i, columns);
       transpose<A>(block);
       A* to = out + i * lanes + j * kLanes<A>;
-      if (columns == kLanes<A>) {
-        ATTNEXT_UNROLL for (int c = 0; c < kLanes<A>; ++c) store<A>(to + c * lanes, block[c]);
-      } else {
-        for (int64_t c = 0; c < columns; ++c) store<A>(to + c * lanes, block[c]);
-      }
+      for (int64_t c = 0; c < columns; ++c) store<A>(to + c * lanes, block[c]);
     }
   }
 }

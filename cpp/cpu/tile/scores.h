@@ -3,8 +3,8 @@
 #pragma once
 
 #include "cpu/arena.h"
+#include "cpu/tile/dense_ahead.h"
 #include "cpu/tile/matmul.h"
-#include "cpu/tile/panel.h"
 
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
@@ -53,6 +53,7 @@ struct ModifierScratch {
   BitWord<A>* mask;  // [kBitWords]
   A* softcap;        // [kTileRows][lanes]
   alignas(kVectorBytes) A position[kPanelLanes<A>], begin[kPanelLanes<A>], end[kPanelLanes<A>];
+  const char* ahead[kPanelLanes<A>];
 };
 
 template <class A>
@@ -77,6 +78,7 @@ struct Modifiers {
   A cap;                   // to base 2
   A* softcap;              // [kTileRows][lanes], scratch
   const A* bias;           // [keys][lanes], natural
+  DenseAhead ahead;        // the bias that comes next
   const A* slope;          // [lanes] of ALiBi, to base 2
   const A* position;       // [lanes], relative to the tile's first key
   const A *begin, *end;    // [lanes], the keys of the tile a rule lets a row see
@@ -102,16 +104,19 @@ ATTNEXT_HD bool changes_scores(const auto& m) {
   return m.cap > 0 || m.bias || m.slope || m.begin || m.mask || m.is_root || m.trace.raw;
 }
 
-// In a function of its own: unrolled over a register tile its tanh would be most of the library.
+// In functions of their own: unrolled over a register tile a tanh would be most of the library.
 template <class A>
-static __attribute__((noinline)) void apply_softcap(A cap, int64_t rows, int64_t width, A* s,
-                                                    A* slope, int64_t slope_stride) {
+static __attribute__((noinline)) void apply_softcap(A cap, int64_t count, A* s) {
+  for (int64_t i = 0; i < count; i += kLanes<A>)
+    store<A>(s + i, softcap<VectorMath<A>>(load<A>(s + i), cap));
+}
+template <class A>
+static __attribute__((noinline)) void store_softcap_slope(A cap, int64_t rows, int64_t width,
+                                                          const A* s, A* slope, int64_t stride) {
   for (int64_t row = 0; row < rows; ++row)
-    for (int64_t i = 0; i < width; i += kLanes<A>) {
-      const Vec<A> score = load<A>(s + row * width + i);
-      if (slope) store<A>(slope + row * slope_stride + i, softcap_slope<VectorMath<A>>(score, cap));
-      store<A>(s + row * width + i, softcap<VectorMath<A>>(score, cap));
-    }
+    for (int64_t i = 0; i < width; i += kLanes<A>)
+      store<A>(slope + row * stride + i,
+               softcap_slope<VectorMath<A>>(load<A>(s + row * width + i), cap));
 }
 
 // The register tile of keys [key, key + kKeys) of the key tile, from raw sums to scores to base 2:
@@ -130,10 +135,12 @@ ATTNEXT_HD void modify(const Modifiers<A>& m, int64_t key, Vec<A> (&s)[kKeys][kV
   if (m.cap > 0) {
     constexpr int kWidth = kVectors * kLanes<A>;
     store_tile<A>(s, m.softcap, kWidth);
-    apply_softcap<A>(m.cap, kKeys, kWidth, m.softcap,
-                     m.trace.softcap_slope ? m.trace.softcap_slope + at : nullptr, stride);
+    if (m.trace.softcap_slope)
+      store_softcap_slope<A>(m.cap, kKeys, kWidth, m.softcap, m.trace.softcap_slope + at, stride);
+    apply_softcap<A>(m.cap, kKeys * kWidth, m.softcap);
     each([&](Vec<A>& x, int i, int lane) { x = load<A>(m.softcap + i * kWidth + lane); });
   }
+  if (m.ahead.rows) prefetch_ahead(m.ahead, stride, key, kKeys);
   if (m.bias)  // one of -infinity masks its pair, whatever the score: NaN - infinity would not
     each([&](Vec<A>& x, int i, int lane) {
       const Vec<A> b = load<A>(m.bias + at + i * stride + lane);
@@ -218,27 +225,16 @@ ATTNEXT_HD void visible_positions(const Group& g, const Panel<A>& panel, const K
   }
 }
 
-// Of the pairs that come next, into L2 while these are worked on: rows this far apart are more
-// streams than the hardware prefetches. On Zen 4 it takes a sixth off what a bias costs. Inlined:
-// gcc drops calls of functions that only prefetch.
+// What `panel` and `keys`, which come after `tile`, need of the dense tensors.
 template <class A>
-ATTNEXT_HD void prefetch_dense(const Group& g, const Panel<A>& panel, Span keys,
-                               const TensorView& t) {
-  constexpr int64_t kLine = 64;
-  constexpr int kForReading = 0, kIntoL2 = 2;
-  const int64_t size = size_of(dtype_of(t));
-  if (t.strides[3] != 1) return;
-  for (int64_t row = panel.rows.begin; row < panel.rows.end; ++row) {
-    const char* p = dense_pointer(g, t, row);
-    for (int64_t at = keys.begin * size; at < keys.end * size; at += kLine)
-      __builtin_prefetch(p + at, kForReading, kIntoL2);
-  }
-}
-
-template <class A>
-ATTNEXT_HD void prefetch_modifiers(const Group& g, const Panel<A>& panel, Span keys) {
-  for (const TensorView* t : {&g.problem->bias, &g.problem->mask})
-    if (is_present(*t)) prefetch_dense(g, panel, keys, *t);
+ATTNEXT_HD void prefetch_modifiers(const Group& g, const KeyTile& tile, const Panel<A>& panel,
+                                   Span keys, ModifierScratch<A>* scratch, Modifiers<A>* m) {
+  const TensorView &bias = g.problem->bias, &mask = g.problem->mask;
+  if (is_present(mask)) prefetch_dense(g, panel, keys, mask);
+  if (!is_present(bias) || keys.begin >= keys.end) return;
+  if (tile.kind != TileKind::kFull || bias.strides[3] != 1)
+    return prefetch_dense(g, panel, keys, bias);
+  m->ahead = dense_ahead(g, panel, keys.begin, bias, m->stride, scratch->ahead);
 }
 
 template <class A>
@@ -373,13 +369,16 @@ static void modify_scores(const Modifiers<A>& m, int vectors, int64_t num_keys, 
   });
 }
 
-// The part of a key tile a panel can see.
-template <class A>
-ATTNEXT_HD KeyTile key_tile(const Group& g, const Panel<A>& panel, Span keys) {
-  const Span reachable = reachable_keys(g.mask, panel.queries);
+// The part of a key tile some of the queries can see.
+ATTNEXT_HD KeyTile key_tile(const Group& g, Span queries, Span keys) {
+  const Span reachable = reachable_keys(g.mask, queries);
   const Span cut = {max_of(keys.begin, reachable.begin / 4 * 4), min_of(keys.end, reachable.end)};
   if (cut.begin >= cut.end) return {cut, TileKind::kSkip};
-  return {cut, classify_tile(g.mask, panel.queries, cut)};
+  return {cut, classify_tile(g.mask, queries, cut)};
+}
+template <class A>
+ATTNEXT_HD KeyTile key_tile(const Group& g, const Panel<A>& panel, Span keys) {
+  return key_tile(g, panel.queries, keys);
 }
 
 // s = all scores of a panel against the tile's keys `k`, to base 2.

@@ -22,10 +22,11 @@ constexpr int kScoreKeys = 4;
 
 // The tile of dk and dv, whose lanes are head dimensions: as many accumulators, but more of them
 // side by side, for each takes a broadcast weight. On Zen 4, 4 x 4 beats 8 x 2 by a point of peak.
+// Slopes that need the key's row keep it in as many registers again.
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kGradientKeys = 4, kGradientVectors = 4;
+constexpr int kGradientKeys = 4, kGradientVectors = 4, kSlopeVectors = 2;
 #else
-constexpr int kGradientKeys = 4, kGradientVectors = 2;
+constexpr int kGradientKeys = 4, kGradientVectors = 2, kSlopeVectors = 1;
 #endif
 
 // Query rows side by side in lanes, and how many such panels share one pass over a key tile. AVX2,
