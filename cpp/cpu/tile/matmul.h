@@ -139,8 +139,10 @@ ATTNEXT_HD void accumulate_tile(RowBlock<Operand<Term, A>> k, const Operand<Term
       const E* from = k.data + key * k.stride + i;
       const Vec<E> x = splat<E>(read_operand(from));
       ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
-        if constexpr (Term::kIsBilinear)
+        if constexpr (kIsPaired<Term>)
           sum[i][j] = Term::template add<VectorMath<A>>(sum[i][j], weight[j], x, Vec<A>{});
+        else if constexpr (Term::kIsBilinear)
+          sum[i][j] = add_broadcast_product<A>(sum[i][j], weight[j], from);
         else
           sum[i][j] -= weight[j] * subtract_broadcast<A>(q[i][j], from);
       }
@@ -169,8 +171,10 @@ ATTNEXT_HD void key_gradient_tile(const Operand<Term, A>* p, int64_t p_stride,
       const E* from = p + i * p_stride + row;
       const Vec<E> weight = splat<E>(read_operand(from));
       ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
-        if constexpr (Term::kIsBilinear)
+        if constexpr (kIsPaired<Term>)
           sum[i][j] = Term::template add<VectorMath<A>>(sum[i][j], weight, q[j], Vec<A>{});
+        else if constexpr (Term::kIsBilinear)
+          sum[i][j] = add_broadcast_product<A>(sum[i][j], q[j], from);
         else
           sum[i][j] = add_broadcast_product<A>(sum[i][j], q[j] - key[i][j], from);
       }
