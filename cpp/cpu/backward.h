@@ -128,12 +128,12 @@ static void store_item_sums(const BackwardSums<A>& sums, const Group& g, Span ch
 // rows that is next, and dq of this one.
 template <class A, class Term>
 static void look_ahead(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g,
-                       Span rows, Span chunk, Span tile, const KeyRows<A, Term>& key_rows,
-                       BackwardScratch<A>& w) {
+                       Span rows, Span chunk, Span seen, Span tile,
+                       const KeyRows<A, Term>& key_rows, BackwardScratch<A>& w) {
   const Problem& p = params.problem;
   const int64_t width = padded<A>(p.head_dim), width_v = padded<A>(p.head_dim_v);
   const int64_t next = tile.end - chunk.begin, count = min_of(kGradientTileK, chunk.end - tile.end);
-  if (count > 0) {
+  if (count > 0 && tile.end < seen.end) {
     const KeyRows<A, Term> next_rows = rows_from(key_rows, next);
     w.ahead[0] = rows_ahead(next_rows.k, divide_up(p.head_dim, kPack<Term>), count);
     w.ahead[1] = buffer_ahead(w.dk + next * width, width, count);
@@ -150,7 +150,8 @@ static void look_ahead(const BackwardParams& params, const BackwardSums<A>& sums
     else if (is_present(params.dq))
       w.ahead[2] = rows_ahead(g, params.dq, p.head_dim, rows);
   }
-  const int64_t times = w.num_panels * (tile.end - tile.begin) / kScoreKeys;
+  // In half the time there is: panels on a diagonal have less to do.
+  const int64_t times = w.num_panels * (tile.end - tile.begin) / (2 * kScoreKeys);
   for (RowsAhead& ahead : w.ahead) ahead = spread(ahead, times);
 }
 
@@ -179,7 +180,7 @@ static void backward_item(const BackwardParams& params, const BackwardSums<A>& s
     for (int64_t key = chunk.begin; key < chunk.end; key += kGradientTileK) {
       if (!overlaps({key, key + kGradientTileK}, seen)) continue;
       const Span tile = {key, min_of(key + kGradientTileK, chunk.end)};
-      look_ahead(params, sums, g, rows, chunk, tile, key_rows, w);
+      look_ahead(params, sums, g, rows, chunk, seen, tile, key_rows, w);
       differentiate_block<A, Term>(sums, wanted, g, rows, chunk, tile,
                                    rows_from(key_rows, key - chunk.begin), w);
     }
