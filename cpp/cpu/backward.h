@@ -132,7 +132,8 @@ static void look_ahead(const BackwardParams& params, const BackwardSums<A>& sums
                        const KeyRows<A, Term>& key_rows, BackwardScratch<A>& w) {
   const Problem& p = params.problem;
   const int64_t width = padded<A>(p.head_dim), width_v = padded<A>(p.head_dim_v);
-  const int64_t next = tile.end - chunk.begin, count = min_of(kGradientTileK, chunk.end - tile.end);
+  const int64_t next = tile.end - chunk.begin,
+                count = min_of(tile.end - tile.begin, chunk.end - tile.end);
   if (count > 0 && tile.end < seen.end) {
     const KeyRows<A, Term> next_rows = rows_from(key_rows, next);
     w.ahead[0] = rows_ahead(next_rows.k, divide_up(p.head_dim, kPack<Term>), count);
@@ -162,6 +163,7 @@ static void backward_item(const BackwardParams& params, const BackwardSums<A>& s
   const Problem& p = params.problem;
   const RowSumsWanted wanted = {sums.rows != nullptr, params.dscale != nullptr,
                                 params.dalibi_slopes != nullptr};
+  const int64_t tile_k = gradient_tile_k<Term>(p);
   const KeyRows<A, Term> key_rows = load_chunk<A, Term>(g, chunk, w);
   start_chunk(params, g, chunk, w);
   if (p.weight) load_additive_weight<A>(g, w);
@@ -177,9 +179,9 @@ static void backward_item(const BackwardParams& params, const BackwardSums<A>& s
       std::memset(w.dq, 0, sizeof(A) * (rows.end - rows.begin) * padded<A>(p.head_dim));
     if (sums.bias_sum == BiasSum::kShared) wait_for(before, sums.progress, block + 1);
     const Span seen = reachable_keys(g.mask, queries_of(g, rows));
-    for (int64_t key = chunk.begin; key < chunk.end; key += kGradientTileK) {
-      if (!overlaps({key, key + kGradientTileK}, seen)) continue;
-      const Span tile = {key, min_of(key + kGradientTileK, chunk.end)};
+    for (int64_t key = chunk.begin; key < chunk.end; key += tile_k) {
+      const Span tile = {key, min_of(key + tile_k, chunk.end)};
+      if (!overlaps(tile, seen)) continue;
       look_ahead(params, sums, g, rows, chunk, seen, tile, key_rows, w);
       differentiate_block<A, Term>(sums, wanted, g, rows, chunk, tile,
                                    rows_from(key_rows, key - chunk.begin), w);
@@ -273,8 +275,7 @@ static void clear_shared_bias(const BackwardParams& params, const BackwardSums<A
 // ones leave cores idle at the end.
 static int64_t chunk_keys_of(const BackwardParams& params, int64_t seqlen_k) {
   const Problem& p = params.problem;
-  const bool has_rule = p.batch > 0 && p.sequences[0].mask.right < kOpen;
-  if (has_rule) return kChunkKeys;
+  if (has_rule(p)) return kChunkKeys;
   return chunk_keys(seqlen_k, p.num_heads_kv, max_of(p.head_dim, p.head_dim_v));
 }
 static int64_t num_chunks(const BackwardParams& params, int64_t seqlen_k) {

@@ -90,8 +90,8 @@ static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted&
       {needs_raw ? t.raw : nullptr, p.softcap > 0 ? t.softcap_slope : nullptr}, t.modifiers);
   prefetch_modifiers<A>(
       g, tile, w.panels[is_last ? 0 : panel_index + 1].panel,
-      is_last ? Span{next, min_of(next + kGradientTileK, g.mask.seqlen_k)} : tile.keys, t.modifiers,
-      &m);
+      is_last ? Span{next, min_of(next + gradient_tile_k<Term>(p), g.mask.seqlen_k)} : tile.keys,
+      t.modifiers, &m);
   if (has_dropout)
     spread_factors(load_dropout(g, panel->panel, tile, t.kept), lanes_of(panel->panel), num_keys,
                    t.dropout);
@@ -213,7 +213,7 @@ static void differentiate_block(const BackwardSums<A>& sums, const RowSumsWanted
       spread_additive<A>(p, rows, keys.end - keys.begin, key_rows.k, stride,
                          w.dk + (keys.begin - chunk.begin) * padded<A>(p.head_dim), w);
   }
-  const int64_t step = is_cut ? kGradientStepK : kGradientTileK;
+  const int64_t step = is_cut ? kGradientStepK : keys.end - keys.begin;
   for (int64_t key = keys.begin; key < keys.end; key += step) {
     const Span some = {key, min_of(key + step, keys.end)};
     const Span queries = is_cut ? visible_queries(g.mask, some) : Span{0, g.mask.seqlen_q};

@@ -60,6 +60,17 @@ struct BackwardScratch {
   RowsAhead ahead[4];  // what the tile at work asks for meanwhile
 };
 
+// Whether a causal rule or a window makes some keys more work than others.
+ATTNEXT_HD bool has_rule(const Problem& p) {
+  return p.batch > 0 && p.sequences[0].mask.right < kOpen;
+}
+
+// Keys of a tile: longer ones would leave more on a diagonal.
+template <class Term>
+ATTNEXT_HD int64_t gradient_tile_k(const Problem& p) {
+  return kIsPaired<Term> && !has_rule(p) ? kPairedGradientTileK : kGradientTileK;
+}
+
 template <class A>
 ATTNEXT_HD int64_t padded(int64_t elements) {
   return round_up(elements, kLanes<A>);
@@ -89,16 +100,17 @@ static BackwardScratch<A> carve_backward(const Problem& p, Arena* arena) {
       take<Pair>(arena, is_paired(p) ? lanes * paired_width(max_of(p.head_dim, p.head_dim_v)) : 0);
   w.dk = w.dk_buffer = take<A>(arena, kLongChunkKeys * d);
   w.dv = w.dv_buffer = take<A>(arena, kLongChunkKeys * dv);
-  w.p = take<A>(arena, kGradientTileK * kTileQ<A>);
-  w.ds = take<A>(arena, kGradientTileK * kTileQ<A>);
+  const int64_t tile_k = is_paired(p) ? kPairedGradientTileK : kGradientTileK;
+  w.p = take<A>(arena, tile_k * kTileQ<A>);
+  w.ds = take<A>(arena, tile_k * kTileQ<A>);
   w.bias_keys = take<A>(arena, p.group_size * kLongChunkKeys);
   w.weight = take<A>(arena, p.weight ? p.group_size * d : 0);
   w.dweight = take<double>(arena, p.weight ? p.group_size * d : 0);
   for (A** tile : {&w.tiles.p, &w.tiles.ds, &w.tiles.raw, &w.tiles.softcap_slope})
-    *tile = take<A>(arena, kGradientTileK * lanes);
-  w.tiles.ds_pairs = take<Pair>(arena, is_paired(p) ? kGradientTileK / 2 * lanes : 0);
+    *tile = take<A>(arena, tile_k * lanes);
+  w.tiles.ds_pairs = take<Pair>(arena, is_paired(p) ? tile_k / 2 * lanes : 0);
   const bool has_dropout = p.dropout.probability > 0;
-  w.tiles.dropout = take<A>(arena, has_dropout ? kGradientTileK * lanes : 0);
+  w.tiles.dropout = take<A>(arena, has_dropout ? tile_k * lanes : 0);
   w.tiles.kept = take<BitWord<A>>(arena, has_dropout ? kBitWords<A> : 0);
   w.tiles.modifiers = take_modifiers<A>(p, arena);
   return w;

@@ -43,7 +43,7 @@ struct GradientTiles {
   A *p, *ds;  // of the final score, where sums over them are wanted or dropout tells p from p m
   A *raw, *softcap_slope, *dropout;
   BitWord<A>* kept;  // [kBitWords]
-  Pair* ds_pairs;    // [kGradientTileK / 2][lanes]
+  Pair* ds_pairs;    // [keys / 2][lanes]
   ModifierScratch<A>* modifiers;
 };
 

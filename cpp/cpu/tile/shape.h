@@ -50,6 +50,7 @@ constexpr int kManyPanels = 8, kBlocksToShare = 4;
 constexpr int kTileK = 256;
 constexpr int kFewTileK = 128;
 constexpr int kGradientTileK = 64;
+constexpr int kPairedGradientTileK = 128;  // of bfloat16 in pairs: half as large, and half the work
 
 // Where a rule cuts a backward tile, so many keys at a time meet the rows that see some of them.
 constexpr int kGradientStepK = 8;
