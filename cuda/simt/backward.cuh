@@ -114,22 +114,30 @@ PTX_FN RowSource<A> dout_source(const BackwardArguments<A>& a, const QueryTables
   return row_source<A>(t.dout, a.params.dout, a.params.problem.head_dim_v);
 }
 
-// Raw products of the tables' rows: s = term(q, k), and dp = dout vT, which is left in shared.tile:
-// registers do not hold both beside what is accumulated.
+// dp = dout vT of the tables' rows, left in shared.tile.
 template <class Term, Queries kQueries, int kRows, class A>
-PTX_FN void multiply_both(const BackwardArguments<A>& a, const BackwardShared<A, Term>& shared,
-                          A (&s)[kRows][kQuad]) {
+PTX_FN void multiply_values(const BackwardArguments<A>& a, const BackwardShared<A, Term>& shared) {
   const Problem& p = a.params.problem;
   const RowSource<A> dout = dout_source(a, shared.queries),
                      v = row_source<A>(shared.keys.v, p.v, p.head_dim_v);
-  // The scores first: a tanh needs registers that dp would hold.
-  multiply_keys<Term, kQueries>(p, a.norms, shared.queries, shared.keys, shared.room, s);
   A dp[kRows][kQuad];
   if constexpr (kQueries == Queries::kFirst)
     multiply<DotTerm, kQueries>(dout, v, dout, p.head_dim_v, shared.room, dp);
   else
     multiply<DotTerm, kQueries>(v, dout, dout, p.head_dim_v, shared.room, dp);
   store_tile(dp, shared.tile);
+}
+
+// Raw products of the tables' rows: dp, and s = term(q, k). Registers do not hold both beside what
+// is accumulated, nor s beside the product dp: that comes first, unless Term has a weight, whose
+// slab lies in the tile.
+template <class Term, Queries kQueries, int kRows, class A>
+PTX_FN void multiply_both(const BackwardArguments<A>& a, const BackwardShared<A, Term>& shared,
+                          A (&s)[kRows][kQuad]) {
+  if constexpr (!Term::kHasWeight) multiply_values<Term, kQueries, kRows>(a, shared);
+  multiply_keys<Term, kQueries>(a.params.problem, a.norms, shared.queries, shared.keys,
+                                shared.room, s);
+  if constexpr (Term::kHasWeight) multiply_values<Term, kQueries, kRows>(a, shared);
 }
 
 // Rows a block's columns belong to, kept in registers: what a slope that is not bilinear needs.
