@@ -31,7 +31,6 @@ PTX_FN int64_t size_of(DType dtype) {
 template <class A>
 constexpr DType kAccumulatorDType = sizeof(A) == 4 ? DType::kFloat32 : DType::kFloat64;
 
-
 template <class T>
 PTX_FN T read(const char* p) {
   return ptx::ld_readonly(reinterpret_cast<const T*>(p));
@@ -106,8 +105,8 @@ PTX_FN bool read_together(const char* p, DType dtype, A (&x)[kQuad]) {
 
 // Elements `begin` to begin + 3 of a row, zeros from `end` on.
 template <class A>
-PTX_FN void read_quad(const char* row, DType dtype, int64_t stride, int64_t begin,
-                              int64_t end, A (&x)[kQuad]) {
+PTX_FN void read_quad(const char* row, DType dtype, int64_t stride, int64_t begin, int64_t end,
+                      A (&x)[kQuad]) {
   const int64_t size = size_of(dtype);
   const char* p = row + begin * stride * size;
   if (stride == 1 && begin + kQuad <= end && is_aligned(p, size == 8 ? 16 : kQuad * size) &&
@@ -120,15 +119,15 @@ PTX_FN void read_quad(const char* row, DType dtype, int64_t stride, int64_t begi
 
 template <class A>
 PTX_FN void write_quad(char* row, DType dtype, int64_t stride, int64_t begin, int64_t end,
-                               const A (&x)[kQuad]) {
+                       const A (&x)[kQuad]) {
   const int64_t size = size_of(dtype);
   char* p = row + begin * stride * size;
   const bool is_together = stride == 1 && begin + kQuad <= end && is_aligned(p, kQuad * size);
   if (is_together && dtype == DType::kFloat32)
     return write(p, float4{float(x[0]), float(x[1]), float(x[2]), float(x[3])});
   if (is_together && dtype == DType::kFloat16)
-    return write(p, ushort4{ptx::f32_to_f16(float(x[0])), ptx::f32_to_f16(float(x[1])), ptx::f32_to_f16(float(x[2])),
-                            ptx::f32_to_f16(float(x[3]))});
+    return write(p, ushort4{ptx::f32_to_f16(float(x[0])), ptx::f32_to_f16(float(x[1])),
+                            ptx::f32_to_f16(float(x[2])), ptx::f32_to_f16(float(x[3]))});
   if (is_together && dtype == DType::kBFloat16)
     return write(p, ushort4{ptx::f32_to_bf16(float(x[0])), ptx::f32_to_bf16(float(x[1])),
                             ptx::f32_to_bf16(float(x[2])), ptx::f32_to_bf16(float(x[3]))});

@@ -44,9 +44,7 @@ struct ThreadMath<double> {
     return 4 * u * reciprocal * reciprocal;
   }
   static PTX_FN double maximum(double a, double b) { return fmax(a, b); }
-  static PTX_FN double finite_or_zero(double x) {
-    return x == negative_infinity<double>() ? 0 : x;
-  }
+  static PTX_FN double finite_or_zero(double x) { return x == negative_infinity<double>() ? 0 : x; }
 };
 
 template <class A>

@@ -18,8 +18,8 @@ struct Group {
 
 PTX_FN Group group_of(const Problem& p, int64_t sequence, int64_t head_kv) {
   const Sequence& s = p.sequences[sequence];
-  return {sequence,  head_kv, head_kv * p.group_size, p.group_size, s.q_begin,
-          s.k_begin, s.mask,  nullptr,                s.mask.seqlen_q * p.group_size};
+  return {sequence, head_kv, head_kv * p.group_size,        p.group_size, s.q_begin, s.k_begin,
+          s.mask,   nullptr, s.mask.seqlen_q * p.group_size};
 }
 
 // The rows of a single query head.
@@ -49,8 +49,7 @@ PTX_FN char* element_pointer(const TensorView& t, int64_t index) {
 }
 
 // Of q, out, dout, dq (element [query, head, 0]), lse and dlse (element [query, head]).
-PTX_FN char* row_pointer(const Problem& p, const Group& g, const TensorView& t,
-                                 int64_t row) {
+PTX_FN char* row_pointer(const Problem& p, const Group& g, const TensorView& t, int64_t row) {
   const int64_t batch = p.is_packed ? 0 : g.sequence, position = g.q_begin + query_of(g, row);
   return element_pointer(
       t, batch * t.strides[0] + head_of(g, row) * t.strides[1] + position * t.strides[2]);
@@ -62,17 +61,15 @@ PTX_FN int64_t page_of(const TensorView& table, int64_t entry) {
 }
 
 // Of k, v, dk, dv: element [key, head, 0], through the block table where there is one.
-PTX_FN char* key_pointer(const Problem& p, const Group& g, const TensorView& t,
-                                 int64_t key) {
+PTX_FN char* key_pointer(const Problem& p, const Group& g, const TensorView& t, int64_t key) {
   int64_t batch = p.is_packed ? 0 : g.sequence, position = g.k_begin + key;
   if (p.page_size > 0) {
     const TensorView& table = p.block_table;
-    batch = page_of(table,
-                    g.sequence * table.strides[0] + key / p.page_size * table.strides[1]);
+    batch = page_of(table, g.sequence * table.strides[0] + key / p.page_size * table.strides[1]);
     position = key % p.page_size;
   }
-  return element_pointer(
-      t, batch * t.strides[0] + g.head_kv * t.strides[1] + position * t.strides[2]);
+  return element_pointer(t,
+                         batch * t.strides[0] + g.head_kv * t.strides[1] + position * t.strides[2]);
 }
 
 // Of mask and bias, broadcast to [batch, num_heads_q, seqlen_q, seqlen_k]: element [query, 0].

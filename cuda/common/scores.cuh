@@ -44,7 +44,7 @@ PTX_FN bool is_masked(const Problem& p, const KeyTile& tile) {
 // The tile of the keys [begin, begin + tile_keys) for rows that ask for `queries`, of which only
 // those within `range` are asked for. Empty: nothing to see.
 PTX_FN KeyTile key_tile(const Mask& mask, Span queries, Span range, int64_t begin,
-                                int64_t tile_keys) {
+                        int64_t tile_keys) {
   const Span reachable = reachable_keys(mask, queries);
   const Span keys = {begin, min_of(min_of(begin + tile_keys, range.end), reachable.end)};
   const TileKind kind =
@@ -68,7 +68,7 @@ PTX_FN A alibi_distance_of(const Mask& mask, const ScoreRow<A>& row, int64_t key
 // A bias of -infinity masks its pair, whatever the score: NaN - infinity would not.
 template <class A>
 PTX_FN void add_bias(const TensorView& bias, const char* row, int64_t key, int64_t end,
-                             A (&s)[kQuad]) {
+                     A (&s)[kQuad]) {
   A b[kQuad];
   read_quad<A>(row, dtype_of(bias), bias.strides[3], key, end, b);
 #pragma unroll
@@ -85,8 +85,8 @@ PTX_FN void mask_by_rule(const Mask& mask, int64_t query, int64_t key, A (&s)[kQ
 }
 
 template <class A>
-PTX_FN void mask_by_tensor(const TensorView& mask, const char* row, int64_t key,
-                                   int64_t end, A (&s)[kQuad]) {
+PTX_FN void mask_by_tensor(const TensorView& mask, const char* row, int64_t key, int64_t end,
+                           A (&s)[kQuad]) {
 #pragma unroll
   for (int i = 0; i < kQuad; ++i)
     if (key + i < end && row[(key + i) * mask.strides[3]] == 0) s[i] = negative_infinity<A>();
@@ -95,8 +95,7 @@ PTX_FN void mask_by_tensor(const TensorView& mask, const char* row, int64_t key,
 // s: raw products of a row with the keys from `key` on in, scores to base 2 out.
 template <class A>
 PTX_FN void modify_scores(const Problem& p, const Mask& mask, const ScoreRow<A>& row,
-                                  const KeyTile& tile, int64_t key, ScoreTrace<A>* trace,
-                                  A (&s)[kQuad]) {
+                          const KeyTile& tile, int64_t key, ScoreTrace<A>* trace, A (&s)[kQuad]) {
   using Math = ThreadMath<A>;
   const A cap = effective_cap<A>(p.softcap * kLog2E);
 #pragma unroll
@@ -118,8 +117,8 @@ PTX_FN void modify_scores(const Problem& p, const Mask& mask, const ScoreRow<A>&
 
 // 1/(1 - probability) where a weight is kept, 0 where it is dropped.
 template <class A>
-PTX_FN void draw_dropout(const Problem& p, int64_t sequence, const ScoreRow<A>& row,
-                                 int64_t key, A (&factors)[kQuad]) {
+PTX_FN void draw_dropout(const Problem& p, int64_t sequence, const ScoreRow<A>& row, int64_t key,
+                         A (&factors)[kQuad]) {
   const Dropout& dropout = p.dropout;
   const uint64_t threshold = drop_threshold(dropout.probability);
   const A kept = dropout.probability < 1 ? static_cast<A>(1 / (1 - dropout.probability)) : A(0);

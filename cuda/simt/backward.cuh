@@ -1,5 +1,5 @@
-// What the kernels of backward share: constants of rows found beforehand, the sums they leave behind,
-// and p and ds of one tile of scores.
+// What the kernels of backward share: constants of rows found beforehand, the sums they leave
+// behind, and p and ds of one tile of scores.
 //
 // dq is found by a block per tile of queries, dk and dv by a block per tile of keys: seven products
 // instead of five, and no sum whose order depends on the machine.
@@ -14,10 +14,10 @@ namespace attnext::cuda::simt {
 template <class A>
 struct BackwardSpace {
   A *lse_log2, *lse_rest, *delta;
-  double* row_sums;           // [rows, kNumRowSums]; null where not wanted
-  A *dq, *dk;                 // [rows or keys, head_dim] by the normalised rows (cosine), else null
+  double* row_sums;  // [rows, kNumRowSums]; null where not wanted
+  A *dq, *dk;        // [rows or keys, head_dim] by the normalised rows (cosine), else null
   double *weight, *score_bias;  // [query tiles, group_size, head_dim]; null where not wanted
-  double* bias_keys;          // [sequence, num_heads_q, key]; null where not wanted
+  double* bias_keys;            // [sequence, num_heads_q, key]; null where not wanted
 };
 
 template <class A>
@@ -135,8 +135,8 @@ template <class Term, Queries kQueries, int kRows, class A>
 PTX_FN void multiply_both(const BackwardArguments<A>& a, const BackwardShared<A, Term>& shared,
                           A (&s)[kRows][kQuad]) {
   if constexpr (!Term::kHasWeight) multiply_values<Term, kQueries, kRows>(a, shared);
-  multiply_keys<Term, kQueries>(a.params.problem, a.norms, shared.queries, shared.keys,
-                                shared.room, s);
+  multiply_keys<Term, kQueries>(a.params.problem, a.norms, shared.queries, shared.keys, shared.room,
+                                s);
   if constexpr (Term::kHasWeight) multiply_values<Term, kQueries, kRows>(a, shared);
 }
 

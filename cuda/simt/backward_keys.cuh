@@ -1,5 +1,5 @@
-// Backward, dk and dv: a block owns a tile of keys and goes over the query rows, of all heads of the
-// group, that see them. Keys lie along `ty`, so that the scores are transposed.
+// Backward, dk and dv: a block owns a tile of keys and goes over the query rows, of all heads of
+// the group, that see them. Keys lie along `ty`, so that the scores are transposed.
 #pragma once
 
 #include "simt/backward.cuh"

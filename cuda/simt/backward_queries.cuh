@@ -121,8 +121,8 @@ PTX_FN void differentiate_queries(const BackwardArguments<A>& a, Span queries, S
     multiply_both<Term, Queries::kFirst>(a, shared, s);
     differentiate_rows(a, shared, tile, s);
     store_tile(s, shared.tile);
-    accumulate_query_gradient(a, shared, static_cast<int>(tile.keys.end - tile.keys.begin),
-                              columns, sums);
+    accumulate_query_gradient(a, shared, static_cast<int>(tile.keys.end - tile.keys.begin), columns,
+                              sums);
   }
   weigh_query_gradient<Term>(p, shared.queries, columns, sums.dq);
 }
@@ -147,8 +147,7 @@ PTX_FN void store_column_sums(const Problem& p, const Group& g, Span rows, Colum
     double sum = 0;
     for (int row = 0; row < num_rows; ++row)
       if ((rows.begin + row) % g.num_heads == head)
-        sum += static_cast<double>(
-            load(tile, row * kQuadColumns + static_cast<int>(column)));
+        sum += static_cast<double>(load(tile, row * kQuadColumns + static_cast<int>(column)));
     out[head * p.head_dim + columns.begin + column] = sum;
   }
   ptx::block_sync();

@@ -9,10 +9,10 @@ namespace attnext::cuda::simt {
 
 template <class A>
 PTX_FN double row_dlse(const BackwardParams& params, const Group& g, int64_t row) {
-  return is_present(params.dlse) ? read_element<double>(
-                                       row_pointer(params.problem, g, params.dlse, row),
-                                       dtype_of(params.dlse))
-                                 : 0;
+  return is_present(params.dlse)
+             ? read_element<double>(row_pointer(params.problem, g, params.dlse, row),
+                                    dtype_of(params.dlse))
+             : 0;
 }
 
 template <class A>
@@ -38,8 +38,7 @@ PTX_FN void prepare_row(const BackwardArguments<A>& a, const Group& g, int64_t r
   a.space.lse_log2[at] = rounded;
   a.space.lse_rest[at] =
       is_infinite ? A(0) : static_cast<A>(lse_log2 - static_cast<double>(rounded));
-  a.space.delta[at] =
-      static_cast<A>(static_cast<double>(whole) - row_dlse<A>(params, g, row));
+  a.space.delta[at] = static_cast<A>(static_cast<double>(whole) - row_dlse<A>(params, g, row));
 }
 
 template <class A>
@@ -68,8 +67,8 @@ PTX_FN void unnormalise_row(const char* x, const TensorView& t, int64_t count, c
   const A norm = ThreadMath<A>::sqrt(warp_sum(square)), whole = warp_sum(dot);
   const A inverse = norm == A(0) ? A(0) : A(1) / norm, projection = whole * inverse;
   for (int64_t d = lane; d < count; d += 32) {
-    const A value = normalised_gradient(gradient[d], read_at<A>(x, t, d) * inverse, projection,
-                                        inverse);
+    const A value =
+        normalised_gradient(gradient[d], read_at<A>(x, t, d) * inverse, projection, inverse);
     write_element<A>(out + d * out_view.strides[3] * size_of(dtype_of(out_view)),
                      dtype_of(out_view), value);
   }

@@ -90,8 +90,7 @@ PTX_FN void store_key_rows(const Problem& p, const Group& g, Span keys, const No
 }
 
 template <class Term, class A>
-PTX_FN RowSource<A> query_source(const Problem& p, const Norms<A>& norms,
-                                 const QueryTables<A>& t) {
+PTX_FN RowSource<A> query_source(const Problem& p, const Norms<A>& norms, const QueryTables<A>& t) {
   RowSource<A> source = row_source<A>(t.q, p.q, p.head_dim);
   source.norms = t.norms;
   source.has_norms = norms.q != nullptr;
@@ -111,8 +110,7 @@ PTX_FN RowSource<A> key_source(const Problem& p, const Norms<A>& norms, const Ke
 // The raw products of the tables' rows: s = term(q, k).
 template <class Term, Queries kQueries, int kRows, class A>
 PTX_FN void multiply_keys(const Problem& p, const Norms<A>& norms, const QueryTables<A>& queries,
-                          const KeyTables<A>& keys, const SlabRoom<A>& room,
-                          A (&s)[kRows][kQuad]) {
+                          const KeyTables<A>& keys, const SlabRoom<A>& room, A (&s)[kRows][kQuad]) {
   const RowSource<A> q = query_source<Term>(p, norms, queries), k = key_source(p, norms, keys);
   const RowSource<A> weight = vector_source<A>(queries.weight, p.head_dim);
   if constexpr (kQueries == Queries::kFirst)

@@ -1,4 +1,5 @@
-// Joins the splits of rows that were shared out over keys, in the order of their keys: a warp a row.
+// Joins the splits of rows that were shared out over keys, in the order of their keys: a warp a
+// row.
 #pragma once
 
 #include "simt/forward.cuh"
@@ -18,8 +19,7 @@ PTX_FN JoinedState<A> join_states(const SplitStates<A>& s, int64_t first, int64_
   using Math = ThreadMath<A>;
   JoinedState<A> joined = {negative_infinity<A>(), A(0)};
   for (int64_t split = 0; split < splits; ++split)
-    joined.row_max =
-        Math::maximum(joined.row_max, s.row_max[(first + split) * s.rows + row]);
+    joined.row_max = Math::maximum(joined.row_max, s.row_max[(first + split) * s.rows + row]);
   for (int64_t split = 0; split < splits; ++split) {
     const int64_t at = (first + split) * s.rows + row;
     joined.row_sum += s.row_sum[at] * state_weight<Math>(s.row_max[at], joined.row_max);
@@ -28,8 +28,7 @@ PTX_FN JoinedState<A> join_states(const SplitStates<A>& s, int64_t first, int64_
 }
 
 template <class A>
-PTX_FN void combine_row(const ForwardArguments<A>& a, const Group& g, int64_t row,
-                        int64_t splits) {
+PTX_FN void combine_row(const ForwardArguments<A>& a, const Group& g, int64_t row, int64_t splits) {
   const ForwardParams& params = a.params;
   const Problem& p = params.problem;
   const SplitStates<A>& s = a.splits;
@@ -49,8 +48,8 @@ PTX_FN void combine_row(const ForwardArguments<A>& a, const Group& g, int64_t ro
     A sum = A(0);
     for (int64_t split = 0; !finished.is_empty && split < splits; ++split) {
       const int64_t at = (first + split) * s.rows + row;
-      sum += s.o[at * p.head_dim_v + d] *
-             state_weight<ThreadMath<A>>(s.row_max[at], joined.row_max);
+      sum +=
+          s.o[at * p.head_dim_v + d] * state_weight<ThreadMath<A>>(s.row_max[at], joined.row_max);
     }
     write_element<A>(out + d * bytes, dtype_of(params.out), sum * finished.factor);
   }

@@ -43,8 +43,7 @@ PTX_FN BlockWeights<kRows, A> find_weights(const Problem& p, const Norms<A>& nor
   RowStates<kRows, A> states;
   reset(states);
   for (int64_t begin = range.begin; begin < range.end; begin += kTileK) {
-    const KeyTile tile =
-        key_tile(load_struct(shared.group, 0).mask, queries, range, begin, kTileK);
+    const KeyTile tile = key_tile(load_struct(shared.group, 0).mask, queries, range, begin, kTileK);
     if (tile.keys.begin == tile.keys.end) continue;
     A s[kRows][kQuad], rescale[kRows];
     compute_scores<Term>(p, shared.group, norms, shared.queries, shared.keys, shared.room, tile, s);
@@ -72,8 +71,7 @@ template <class Term, int kRows, class A, class F>
 PTX_FN void for_score_tiles(const Problem& p, const Norms<A>& norms, Span queries, Span range,
                             const ForwardShared<A, Term, kRows>& shared, F&& visit) {
   for (int64_t begin = range.begin; begin < range.end; begin += kTileK) {
-    const KeyTile tile =
-        key_tile(load_struct(shared.group, 0).mask, queries, range, begin, kTileK);
+    const KeyTile tile = key_tile(load_struct(shared.group, 0).mask, queries, range, begin, kTileK);
     if (tile.keys.begin == tile.keys.end) continue;
     A s[kRows][kQuad];
     compute_scores<Term>(p, shared.group, norms, shared.queries, shared.keys, shared.room, tile, s);
@@ -137,20 +135,20 @@ PTX_FN void weights_item(const WeightsArguments<A>& a, int64_t item) {
   const Span queries = queries_of(g, rows);
   const Span range = reachable_tiles(g.mask, queries, {0, g.mask.seqlen_k});
   BlockWeights<kRows, A> w = find_weights(p, a.norms, rows, queries, range, shared);
-  for_score_tiles(p, a.norms, queries, range, shared, [&](const KeyTile& tile,
-                                                          A (&s)[kManyRows][kQuad]) {
-    const Group again = load_struct(shared.group, 0);
+  for_score_tiles(
+      p, a.norms, queries, range, shared, [&](const KeyTile& tile, A(&s)[kManyRows][kQuad]) {
+        const Group again = load_struct(shared.group, 0);
 #pragma unroll 1
-    for (int i = 0; i < kManyRows; ++i, turn_rows(s), turn(w.base), turn(w.factor)) {
-      const int64_t row = rows.begin + place.ty * kManyRows + i;
-      if (row >= rows.end) continue;
+        for (int i = 0; i < kManyRows; ++i, turn_rows(s), turn(w.base), turn(w.factor)) {
+          const int64_t row = rows.begin + place.ty * kManyRows + i;
+          if (row >= rows.end) continue;
 #pragma unroll
-      for (int j = 0; j < kQuad; ++j)
-        s[0][j] = ThreadMath<A>::exp2(s[0][j] - w.base[0]) * w.factor[0];
-      write_quad<A>(weights_row(params, again, row), dtype_of(params.p), params.p.strides[3],
-                    tile.keys.begin + place.tx * kQuad, tile.keys.end, s[0]);
-    }
-  });
+          for (int j = 0; j < kQuad; ++j)
+            s[0][j] = ThreadMath<A>::exp2(s[0][j] - w.base[0]) * w.factor[0];
+          write_quad<A>(weights_row(params, again, row), dtype_of(params.p), params.p.strides[3],
+                        tile.keys.begin + place.tx * kQuad, tile.keys.end, s[0]);
+        }
+      });
 }
 
 template <class A, class Term>
@@ -208,13 +206,12 @@ PTX_FN void row_stats_item(const StatsArguments<A>& a, int64_t item) {
   const BlockWeights<kRows, A> w = find_weights(p, a.norms, rows, queries, range, shared);
   A entropy[kRows] = {};
   if (is_present(params.entropy))
-    for_score_tiles(p, a.norms, queries, range, shared,
-                    [&](const KeyTile&, A (&s)[kManyRows][kQuad]) {
+    for_score_tiles(
+        p, a.norms, queries, range, shared, [&](const KeyTile&, A(&s)[kManyRows][kQuad]) {
 #pragma unroll
-                      for (int i = 0; i < kManyRows; ++i)
-                        entropy[i] += entropy_of(s[i], w.base[i], w.factor[i],
-                                                 ThreadMath<A>::log(w.factor[i]));
-                    });
+          for (int i = 0; i < kManyRows; ++i)
+            entropy[i] += entropy_of(s[i], w.base[i], w.factor[i], ThreadMath<A>::log(w.factor[i]));
+        });
 #pragma unroll
   for (int i = 0; i < kRows; ++i) {
     const int64_t row = first + place.ty * kRows + i;
@@ -243,8 +240,7 @@ template <class Term, int kRows, class A>
 PTX_FN void add_tile_mass(const StatsArguments<A>& a, const Group& g, Span rows, int64_t key,
                           const ForwardShared<A, Term, kRows>& shared, double (&sum)[kQuad]) {
   const Problem& p = a.params.problem;
-  const KeyTile tile =
-      key_tile(g.mask, queries_of(g, rows), {0, g.mask.seqlen_k}, key, kTileK);
+  const KeyTile tile = key_tile(g.mask, queries_of(g, rows), {0, g.mask.seqlen_k}, key, kTileK);
   if (tile.keys.begin == tile.keys.end) return;
   start_rows(p, g, a.norms, rows, shared);
   A s[kRows][kQuad];

@@ -18,9 +18,9 @@ PTX_FN void add_products(A (&a)[kRows], const A (&b)[kQuad], A (&w)[kWeights],
   for (int i = 0; i < kRows; ++i, turn_rows(sum), turn(a)) {
 #pragma unroll
     for (int j = 0; j < kQuad; ++j)
-      sum[0][j] = Term::template add<ThreadMath<A>>(
-          sum[0][j], kIsFirst ? a[0] : b[j], kIsFirst ? b[j] : a[0],
-          Term::kHasWeight ? w[kIsFirst ? 0 : j] : A(0));
+      sum[0][j] = Term::template add<ThreadMath<A>>(sum[0][j], kIsFirst ? a[0] : b[j],
+                                                    kIsFirst ? b[j] : a[0],
+                                                    Term::kHasWeight ? w[kIsFirst ? 0 : j] : A(0));
     if constexpr (kIsFirst) turn(w);
   }
 }

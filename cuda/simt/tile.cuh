@@ -34,8 +34,8 @@ template <class A, class Term>
 constexpr int kQuads = sizeof(A) == 4 && Term::kIsBilinear ? 2 : 1;
 constexpr int kQuadColumns = kSide * kQuad;
 
-// Keys a split takes when there are too few query rows to share out (decoding). Fixed positions: the
-// bits of a result must not depend on how many multiprocessors there are.
+// Keys a split takes when there are too few query rows to share out (decoding). Fixed positions:
+// the bits of a result must not depend on how many multiprocessors there are.
 constexpr int64_t kSplitKeys = 512;
 
 // More shared memory than this a kernel must not use: what sm_75 offers.
@@ -64,9 +64,9 @@ PTX_FN A row_maximum_of(A x) {
   return x;
 }
 
-// Rows of registers cannot be indexed by a loop that stays one. A loop that works on row 0 and turns
-// the rows after each step visits all of them, once each, and leaves them as they were: a quarter of
-// the code, for a few moves.
+// Rows of registers cannot be indexed by a loop that stays one. A loop that works on row 0 and
+// turns the rows after each step visits all of them, once each, and leaves them as they were: a
+// quarter of the code, for a few moves.
 template <int kRows, int kColumns, class A>
 PTX_FN void turn_rows(A (&x)[kRows][kColumns]) {
 #pragma unroll
