@@ -9,7 +9,7 @@
 
 namespace attnext::cuda {
 
-template <class A>
+template <class A = float>
 PTX_FN A negative_infinity() {
   return static_cast<A>(-__builtin_huge_val());
 }
@@ -25,7 +25,8 @@ struct ThreadMath<float> {
   static PTX_FN float tanh(float x) { return tanhf(x); }
   // 4 u / (1 + u)^2 with u = e^(-2|x|): to full relative accuracy, where 1 - tanh^2 would cancel.
   static PTX_FN float tanh_slope(float x) {
-    const float u = ptx::ex2(fabsf(x) * static_cast<float>(-2 * kLog2E)), reciprocal = 1 / (1 + u);
+    const float u = ptx::ex2(fabsf(x) * static_cast<float>(-2 * kLog2E));
+    const float reciprocal = ptx::rcp(1 + u);
     return 4 * u * reciprocal * reciprocal;
   }
   // Passes over NaN: a row of NaN keeps -infinity, and its weights are NaN whatever the maximum.

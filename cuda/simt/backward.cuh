@@ -95,7 +95,7 @@ PTX_FN void store_gradient_rows(const BackwardArguments<A>& a, const Group& g, S
     store_pointer(t.dout, i, exists ? row_pointer(p, g, a.params.dout, row) : nullptr);
     GradientRow<A> constants = absent_row<A>();
     if (exists) {
-      const int64_t at = workspace_row(p, g, row);
+      const int64_t at = workspace_row(p, g, position_of(g, row));
       constants = {a.space.lse_log2[at], a.space.lse_rest[at], a.space.delta[at]};
     }
     store(t.lse_log2, i, constants.lse_log2);

@@ -136,7 +136,7 @@ PTX_FN void backward_keys_item(const BackwardArguments<A>& a, int64_t item) {
           columns_v = columns_of<kQuads<A, Term>>(slice, p.head_dim_v);
   Group g = group_of(p, head / p.num_heads_kv, head % p.num_heads_kv);
   BlockPlace here = {item % a.key_tiles * kTileK, slice};
-  if (here.first >= padded_keys(p, g)) return;
+  if (here.first >= keys_in_memory(p, g)) return;
   const Span keys = {here.first, min_of(here.first + kTileK, g.mask.seqlen_k)};
   KeySums<kRows, kColumns, A> sums = {};
   if (keys.begin < keys.end) {
@@ -156,7 +156,7 @@ PTX_FN void backward_keys_item(const BackwardArguments<A>& a, int64_t item) {
 #pragma unroll 1
   for (int i = 0; i < kRows; ++i, turn_rows(sums.dk), turn_rows(sums.dv)) {
     const int64_t key = here.first + thread_place().ty * kRows + i;
-    if (key >= padded_keys(p, g)) continue;
+    if (key >= keys_in_memory(p, g)) continue;
     store_columns(dk_row(a, g, key), columns, p.head_dim, sums.dk[0]);
     store_columns({key_pointer(p, g, dv, key), dtype_of(dv), dv.strides[3]}, columns_v,
                   p.head_dim_v, sums.dv[0]);

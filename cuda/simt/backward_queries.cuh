@@ -197,7 +197,7 @@ PTX_FN void backward_queries_item(const BackwardArguments<A>& a, int64_t item) {
   const BackwardShared<A, Term> shared = carve_backward<A, Term>(&at);
   const int64_t slice = item / a.query_tiles % a.slices, head = item / a.query_tiles / a.slices;
   Group g = group_of(p, head / p.num_heads_kv, head % p.num_heads_kv);
-  const int64_t block = divide_up(padded_rows(p, g), kTile) - 1 - item % a.query_tiles;
+  const int64_t block = divide_up(rows_in_memory(p, g), kTile) - 1 - item % a.query_tiles;
   if (block < 0) return;
   BlockPlace here = {block * kTile, slice};
   QuerySums<kRows, kColumns, A> sums = {};
@@ -223,7 +223,8 @@ PTX_FN void backward_queries_item(const BackwardArguments<A>& a, int64_t item) {
 #pragma unroll 1
   for (int i = 0; i < kRows; ++i, turn_rows(sums.dq)) {
     const int64_t row = here.first + thread_place().ty * kRows + i;
-    if (row < padded_rows(p, g)) store_columns(dq_row(a, g, row), columns, p.head_dim, sums.dq[0]);
+    if (row < rows_in_memory(p, g))
+      store_columns(dq_row(a, g, row), columns, p.head_dim, sums.dq[0]);
   }
 }
 

@@ -47,9 +47,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Problem& p = a.params.problem;
   const int64_t rows = p.seqlen_q * p.group_size;
   for_warps(p.batch * p.num_heads_kv * rows, [&](int64_t i) {
-    const GroupRow at = group_row(p, i, rows);
+    const Place at = place_of(p, i, rows);
     const Group g = group_of(p, at.sequence, at.head_kv);
-    if (at.row < g.num_rows) prepare_row(a, g, at.row);
+    if (at.index < g.num_rows) prepare_row(a, g, at.index);
   });
 }
 
@@ -81,13 +81,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Problem& p = params.problem;
   const int64_t rows = p.seqlen_q * p.group_size, each = rows + p.seqlen_k;
   for_warps(p.batch * p.num_heads_kv * each, [&](int64_t i) {
-    const GroupRow at = group_row(p, i, each);
+    const Place at = place_of(p, i, each);
     const Group g = group_of(p, at.sequence, at.head_kv);
-    const int64_t key = at.row - rows;
-    if (at.row < g.num_rows)
-      unnormalise_row(row_pointer(p, g, p.q, at.row), p.q, p.head_dim,
-                      a.space.dq + (row_base(p, g) + at.row) * p.head_dim, params.dq,
-                      row_pointer(p, g, params.dq, at.row));
+    const int64_t key = at.index - rows;
+    if (at.index < g.num_rows)
+      unnormalise_row(row_pointer(p, g, p.q, at.index), p.q, p.head_dim,
+                      a.space.dq + (row_base(p, g) + at.index) * p.head_dim, params.dq,
+                      row_pointer(p, g, params.dq, at.index));
     if (key >= 0 && key < g.mask.seqlen_k)
       unnormalise_row(key_pointer(p, g, p.k, key), p.k, p.head_dim,
                       a.space.dk + (key_base(p, g) + key) * p.head_dim, params.dk,

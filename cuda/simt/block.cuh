@@ -51,7 +51,8 @@ PTX_FN void store_query_rows(const Problem& p, const Group& g, Span rows, int co
     const ScoreRow<A> scores = score_row<A>(p, g, min_of(row, rows.end - 1));
     store_struct(t.scores, i, scores);
     store_pointer(t.q, i, exists ? row_pointer(p, g, p.q, row) : nullptr);
-    if (norms.q) store(t.norms, i, exists ? norms.q[workspace_row(p, g, row)] : A(1));
+    if (norms.q)
+      store(t.norms, i, exists ? norms.q[workspace_row(p, g, position_of(g, row))] : A(1));
     if constexpr (Term::kHasWeight) {
       const int64_t vector = scores.head * p.head_dim;
       store_pointer(t.weight, i, exists ? p.weight + vector : nullptr);

@@ -37,7 +37,7 @@ PTX_FN void combine_row(const ForwardArguments<A>& a, const Group& g, int64_t ro
   JoinedState<A> joined{};
   if (row < g.num_rows) {
     joined = join_states(s, first, row, splits);
-    finished = finish_state(p, g, row, joined.row_max, joined.row_sum);
+    finished = finish_row_of(p, g, row, joined.row_max, joined.row_sum);
   }
   const int lane = static_cast<int>(ptx::lane_index());
   if (lane == 0 && is_present(params.lse))
@@ -61,10 +61,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Problem& p = a.params.problem;
   const int64_t rows = p.seqlen_q * p.group_size;
   for_warps(p.batch * p.num_heads_kv * rows, [&](int64_t i) {
-    const GroupRow at = group_row(p, i, rows);
+    const Place at = place_of(p, i, rows);
     const Group g = group_of(p, at.sequence, at.head_kv);
     const int64_t splits = num_splits(g.mask, p.group_size);
-    if (splits > 1 && at.row < padded_rows(p, g)) combine_row(a, g, at.row, splits);
+    if (splits > 1 && at.index < rows_in_memory(p, g)) combine_row(a, g, at.index, splits);
   });
 }
 

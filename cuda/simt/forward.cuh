@@ -147,10 +147,10 @@ PTX_FN void store_rows(const ForwardArguments<A>& a, const Group& g, int64_t fir
 #pragma unroll 1
   for (int i = 0; i < kRows; ++i, turn_rows(o), turn(states.row_max), turn(states.row_sum)) {
     const int64_t row = first + place.ty * kRows + i;
-    if (row >= padded_rows(p, g)) continue;
+    if (row >= rows_in_memory(p, g)) continue;
     // Rows beyond a sequence's q_lengths exist in memory only.
     FinishedRow<A> finished = {A(0), negative_infinity<A>(), true};
-    if (row < g.num_rows) finished = finish_state(p, g, row, states.row_max[0], states.row_sum[0]);
+    if (row < g.num_rows) finished = finish_row_of(p, g, row, states.row_max[0], states.row_sum[0]);
     if (place.tx == 0 && columns.begin == 0 && is_present(params.lse))
       write_element<A>(row_pointer(p, g, params.lse, row), dtype_of(params.lse), finished.lse);
     char* out_row = row_pointer(p, g, out, row);
@@ -208,7 +208,7 @@ PTX_FN ForwardPlace forward_place(const ForwardArguments<A>& a, const Group& g, 
   if (splits > 1) return {slice, 0, splits, index, index < splits};
   // The last rows of a causal sequence have the most keys: first, so that the end is shared out
   // evenly.
-  const int64_t block = divide_up(padded_rows(p, g), kTileRows<kRows>) - 1 - index;
+  const int64_t block = divide_up(rows_in_memory(p, g), kTileRows<kRows>) - 1 - index;
   return {slice, block, 1, 0, block >= 0};
 }
 

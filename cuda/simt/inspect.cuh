@@ -56,7 +56,7 @@ PTX_FN BlockWeights<kRows, A> find_weights(const Problem& p, const Norms<A>& nor
   for (int i = 0; i < kRows; ++i, turn(states.row_max), turn(states.row_sum)) {
     const int64_t row = rows.begin + thread_place().ty * kRows + i;
     FinishedRow<A> finished = {A(0), A(0), true};
-    if (row < rows.end) finished = finish_state(p, g, row, states.row_max[0], states.row_sum[0]);
+    if (row < rows.end) finished = finish_row_of(p, g, row, states.row_max[0], states.row_sum[0]);
     turn(w.row_max), turn(w.base), turn(w.factor), turn(w.lse);
     w.row_max[kRows - 1] = states.row_max[0];
     w.base[kRows - 1] = ThreadMath<A>::finite_or_zero(states.row_max[0]);
@@ -196,7 +196,7 @@ PTX_FN void row_stats_item(const StatsArguments<A>& a, int64_t item) {
   const int64_t head = item / a.query_tiles, first = item % a.query_tiles * kTile;
   const Group g = group_of(p, head / p.num_heads_kv, head % p.num_heads_kv);
   const Span rows = {first, min_of(first + kTile, g.num_rows)};
-  const int64_t padded = min_of(first + kTile, padded_rows(p, g));
+  const int64_t padded = min_of(first + kTile, rows_in_memory(p, g));
   for (int64_t row = max_of(first, g.num_rows) + place.index; row < padded; row += kThreads)
     write_absent_row<A>(params, g, row);
   if (rows.begin >= rows.end) return;
@@ -250,7 +250,7 @@ PTX_FN void add_tile_mass(const StatsArguments<A>& a, const Group& g, Span rows,
   for (int i = 0; i < kRows; ++i) {
     const int64_t row = rows.begin + thread_place().ty * kRows + i;
     if (row >= rows.end) continue;
-    const int64_t at = workspace_row(p, again, row);
+    const int64_t at = workspace_row(p, again, position_of(again, row));
     const A base = a.weights.base[at], factor = a.weights.factor[at];
 #pragma unroll
     for (int j = 0; j < kQuad; ++j)
@@ -278,7 +278,7 @@ PTX_FN void key_mass_item(const StatsArguments<A>& a, int64_t item) {
   store_values<kQuad>(parts, place.ty * kTileK + place.tx * kQuad, sum);
   ptx::block_sync();
   const int64_t key = begin + place.index;
-  if (place.index >= kTileK || key >= padded_keys(p, g)) return;
+  if (place.index >= kTileK || key >= keys_in_memory(p, g)) return;
   double whole = 0;
   for (int ty = 0; ty < kSide; ++ty) whole += load(parts, ty * kTileK + place.index);
   const TensorView& t = a.params.key_mass;

@@ -95,25 +95,13 @@ PTX_FN void turn_columns(A (&x)[kRows][kColumns]) {
 template <class A, int kRows>
 constexpr int kRowsAtOnce = sizeof(A) == 8 ? 1 : kRows;
 
-// Blocks are counted in 64 bits, over the two axes of a grid.
+// Of the two axes that blocks are counted over.
 constexpr int64_t kGridColumns = int64_t{1} << 30;
-
-PTX_FN int64_t block_number() {
-  return int64_t{ptx::block_index().y} * ptx::grid_size().x + ptx::block_index().x;
-}
 
 // Calls work(i) for i in [0, count), a block each.
 template <class F>
 PTX_FN void for_blocks(int64_t count, F&& work) {
   if (block_number() < count) work(block_number());
-}
-
-// Rows of outputs that lie beyond a sequence's own are written too, unless packed.
-PTX_FN int64_t padded_rows(const Problem& p, const Group& g) {
-  return p.is_packed ? g.num_rows : p.seqlen_q * g.num_heads;
-}
-PTX_FN int64_t padded_keys(const Problem& p, const Group& g) {
-  return p.is_packed ? g.mask.seqlen_k : p.seqlen_k;
 }
 
 }  // namespace attnext::cuda::simt
