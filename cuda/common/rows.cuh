@@ -36,18 +36,20 @@ struct Position {
   int64_t query, head;
 };
 
+PTX_FN int64_t chosen_query(const Group& g, int64_t index) {
+  return g.queries ? g.queries[index] : index;
+}
+
 // 32-bit division where it is enough: a 64-bit one takes a hundred instructions.
 PTX_FN Position position_of(const Group& g, int64_t row) {
   const int64_t size = g.num_heads;
-  Position at = {row, g.first_head};
-  if (size > 1 && row < INT32_MAX && size < INT32_MAX) {
+  if (size == 1) return {chosen_query(g, row), g.first_head};
+  if (row < INT32_MAX && size < INT32_MAX) {
     const uint32_t query = static_cast<uint32_t>(row) / static_cast<uint32_t>(size);
-    at = {query, g.first_head + static_cast<uint32_t>(row) - query * static_cast<uint32_t>(size)};
-  } else if (size > 1) {
-    at = {row / size, g.first_head + row % size};
+    return {chosen_query(g, query),
+            g.first_head + static_cast<uint32_t>(row) - query * static_cast<uint32_t>(size)};
   }
-  if (g.queries) at.query = g.queries[at.query];
-  return at;
+  return {chosen_query(g, row / size), g.first_head + row % size};
 }
 PTX_FN int64_t query_of(const Group& g, int64_t row) { return position_of(g, row).query; }
 PTX_FN int64_t head_of(const Group& g, int64_t row) { return position_of(g, row).head; }
