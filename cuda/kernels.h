@@ -13,17 +13,13 @@
 
 namespace attnext::cuda {
 
-// How a call ended. At most one of `code` and `unsupported` says something.
+// How a call ended.
 struct Status {
   cudaError_t code = cudaSuccess;
-  const char* call = nullptr;         // what failed: "cudaMallocAsync", or a kernel's name
-  const char* unsupported = nullptr;  // what is lacking, argument first: "dbias is not supported
-                                      // for .. by the CUDA back end"; becomes NotImplementedError
+  const char* call = nullptr;  // what failed: "cudaMallocAsync", or a kernel's name
 
-  bool is_ok() const { return code == cudaSuccess && unsupported == nullptr; }
+  bool is_ok() const { return code == cudaSuccess; }
 };
-
-inline Status refuse(const char* what) { return {cudaSuccess, nullptr, what}; }
 
 // What a kernel's shape may depend on. Results must not: tiles and splits follow from the problem
 // alone, so that the bits are the same on any number of multiprocessors.
@@ -61,7 +57,7 @@ class Launch {
 
   // Remembers the first failure; true while there is none. `call` outlives the call: a literal.
   bool check(cudaError_t code, const char* call) {
-    if (status_.is_ok() && code != cudaSuccess) status_ = {code, call, nullptr};
+    if (status_.is_ok() && code != cudaSuccess) status_ = {code, call};
     return status_.is_ok();
   }
 
@@ -98,7 +94,6 @@ struct HeadSumParams {
 //   per-head parts of BackwardParams (dscale, ..) are given as zeros.
 // - Work goes to launch.stream and nothing waits for it: no synchronisation, no host read.
 // - Same inputs, same bits: no float atomics, fixed order of sums.
-// - A combination that is not there is refused before anything is launched.
 // - A failed launch is returned, with the kernel's name as `call`.
 
 // FFMA (and double) kernels: every dtype and option, on every architecture from 75 on.

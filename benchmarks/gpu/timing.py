@@ -1,4 +1,6 @@
-"""How fast is it beside cuDNN and FlashAttention-2? Interleaved with torch's back ends on one GPU.
+"""How fast is it beside cuDNN and FlashAttention-2, and in float32 beside torch's own kernel?
+
+Interleaved with torch's back ends on one GPU; float32 at both of set_float32_precision.
 
 TFLOP/s follow FlashAttention's convention: 4 B H Sq Sk D forward, half of it where causal, 2.5
 times as much backward, whatever a kernel really multiplies.
@@ -20,16 +22,38 @@ from . import common
 
 TOKENS, WIDTH = 16384, 2048  # batch * seqlen and heads * head_dim of every case
 
+# Sequence lengths and head_dims of each dtype; what others publish comes first.
+SIZES = {
+    "bfloat16": ((8192, 2048, 512, 16384), (128, 64, 256, 96, 192)),
+    "float32": ((8192, 2048), (128, 64)),
+}
 
-def grid() -> dict[str, tuple[int, int, bool, str]]:
-    """Names and (head_dim, seqlen, causal, pass); what others publish comes first."""
+# Our names, and what set_float32_precision is told for each; the names of torch's back ends.
+OURS = {
+    "bfloat16": {"attnext": "exact"},
+    "float32": {"attnext exact": "exact", "attnext fast": "fast"},
+}
+PEERS = {
+    "bfloat16": {"cuDNN": "CUDNN_ATTENTION", "FlashAttention-2": "FLASH_ATTENTION"},
+    "float32": {"torch": "EFFICIENT_ATTENTION"},  # the others take 16-bit types only
+}
+
+Case = tuple[int, int, bool, str, str]
+Calls = dict[str, Callable[[], Any]]
+
+
+def grid() -> dict[str, Case]:
+    """Names and (head_dim, seqlen, causal, pass, dtype)."""
     return {
-        f"d{dim}-s{seqlen}-{'causal' if causal else 'full'}-{pass_}": (dim, seqlen, causal, pass_)
-        for seqlen in (8192, 2048, 512, 16384)
-        for dim in (128, 64, 256, 96, 192)
+        f"d{dim}-s{seqlen}-{'causal' if causal else 'full'}-{pass_}-{dtype}": (
+            dim, seqlen, causal, pass_, dtype,
+        )
+        for dtype, (seqlens, dims) in SIZES.items()
+        for seqlen in seqlens
+        for dim in dims
         for causal in (True, False)
         for pass_ in ("forward", "backward")
-    }
+    }  # fmt: skip
 
 
 def work(shape: tuple[int, ...], causal: bool, pass_: str) -> float:
@@ -39,28 +63,38 @@ def work(shape: tuple[int, ...], causal: bool, pass_: str) -> float:
     return forward * (2.5 if pass_ == "backward" else 1.0)
 
 
-def torch_contenders(
-    shape: tuple[int, ...], causal: bool, pass_: str
-) -> dict[str, Callable[[], Any]]:
-    """Ours and torch's on the same bfloat16 tensors."""
+def our_calls(arrays: Any, causal: bool, pass_: str, dtype: str, backend: str = "auto") -> Calls:
+    """A pass over q, k, v, dout at every precision there is."""
+    q, k, v, dout = arrays
+
+    def call(precision: Any) -> Callable[[], Any]:
+        attnext.set_float32_precision(precision)
+        out, lse = attnext.attention(q, k, v, causal=causal, return_lse=True, backend=backend)
+
+        def run() -> Any:
+            attnext.set_float32_precision(precision)
+            if pass_ == "forward":
+                return attnext.attention(q, k, v, causal=causal, backend=backend)
+            return attnext.attention_backward(
+                dout, q, k, v, out, lse, causal=causal, backend=backend
+            )
+
+        return run
+
+    return {name: call(precision) for name, precision in OURS[dtype].items()}
+
+
+def torch_calls(arrays: Any, causal: bool, pass_: str, dtype: str) -> Calls:
+    """The same pass by those of torch's back ends that run it."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.nn.functional import scaled_dot_product_attention
 
-    torch.manual_seed(0)
-    q, k, v, dout = (torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(4))
-    out, lse = attnext.attention(q, k, v, causal=causal, return_lse=True)
-    contenders: dict[str, Callable[[], Any]] = {}
-    if pass_ == "forward":
-        contenders["attnext"] = lambda: attnext.attention(q, k, v, causal=causal)
-    else:
-        contenders["attnext"] = lambda: attnext.attention_backward(
-            dout, q, k, v, out, lse, causal=causal
-        )
-    for name, which in (
-        ("cuDNN", SDPBackend.CUDNN_ATTENTION), ("FlashAttention-2", SDPBackend.FLASH_ATTENTION),
-    ):  # fmt: skip
-        leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+    *qkv, dout = arrays
+    calls: Calls = {}
+    for name, peer in PEERS[dtype].items():
+        which = getattr(SDPBackend, peer)
+        leaves = [x.clone().requires_grad_() for x in qkv]
         try:
             with sdpa_kernel(which):
                 result = scaled_dot_product_attention(*leaves, is_causal=causal)
@@ -68,15 +102,26 @@ def torch_contenders(
             print(f"{name} does not run this: {error}")
             continue
 
-        def forward(which: Any = which, arrays: Any = (q, k, v)) -> Any:
+        def forward(which: Any = which) -> Any:
             with torch.no_grad(), sdpa_kernel(which):
-                return scaled_dot_product_attention(*arrays, is_causal=causal)
+                return scaled_dot_product_attention(*qkv, is_causal=causal)
 
         def backward(result: Any = result, leaves: Any = leaves) -> Any:
             return torch.autograd.grad(result, leaves, dout, retain_graph=True)
 
-        contenders[name] = forward if pass_ == "forward" else backward
-    return contenders
+        calls[name] = forward if pass_ == "forward" else backward
+    return calls
+
+
+def device_calls(shape: tuple[int, ...], causal: bool, pass_: str, dtype: str) -> Calls:
+    """Ours and torch's on the same tensors."""
+    import torch
+
+    torch.manual_seed(0)
+    arrays = [torch.randn(shape, device="cuda", dtype=getattr(torch, dtype)) for _ in range(4)]
+    return {
+        **our_calls(arrays, causal, pass_, dtype), **torch_calls(arrays, causal, pass_, dtype)
+    }  # fmt: skip
 
 
 def device_seconds(call: Callable[[], Any]) -> float:
@@ -91,13 +136,15 @@ def device_seconds(call: Callable[[], Any]) -> float:
     return start.elapsed_time(end) / 1e3
 
 
-def host_contenders(shape: tuple[int, ...], causal: bool) -> dict[str, Callable[[], Any]]:
+def host_calls(shape: tuple[int, ...], causal: bool, pass_: str, dtype: str) -> Calls:
     """For the emulator: that the driver works, not how fast anything is."""
-    q, k, v = np.random.default_rng(0).standard_normal((3, *shape)).astype(np.float32)
-    return {
-        "emulated": lambda: attnext.attention(q, k, v, causal=causal, backend="cuda-emulated"),
-        "cpu": lambda: attnext.attention(q, k, v, causal=causal),
-    }
+    arrays = np.random.default_rng(0).standard_normal((4, *shape)).astype(np.float32)
+    if dtype == "bfloat16":
+        arrays = arrays.astype(np.float16)  # NumPy's own 16-bit type
+    emulated, cpu = (
+        our_calls(arrays, causal, pass_, dtype, backend) for backend in ("cuda-emulated", "cpu")
+    )
+    return {**emulated, "cpu": next(iter(cpu.values()))}
 
 
 def host_seconds(call: Callable[[], Any]) -> float:
@@ -108,15 +155,15 @@ def host_seconds(call: Callable[[], Any]) -> float:
 
 
 def interleaved(
-    contenders: dict[str, Callable[[], Any]], seconds: Callable[..., float], warmups: int, runs: int
+    calls: Calls, seconds: Callable[..., float], warmups: int, runs: int
 ) -> dict[str, list[float]]:
     """A B C A B C ..: clocks and temperature drift alike for all."""
     for _ in range(warmups):
-        for call in contenders.values():
+        for call in calls.values():
             call()
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(runs):
-        for name, call in contenders.items():
+        for name, call in calls.items():
             times[name].append(seconds(call))
     return times
 
@@ -128,16 +175,15 @@ def main(arguments: list[str]) -> int:
     chosen = own.parse_args(arguments)
     is_real = chosen.backend == "cuda"
 
-    def run(_: str, case: tuple[int, int, bool, str]) -> dict[str, Any]:
-        dim, seqlen, causal, pass_ = case
+    def run(_: str, case: Case) -> dict[str, Any]:
+        dim, seqlen, causal, pass_, dtype = case
         if is_real:
             shape = (TOKENS // seqlen, max(1, WIDTH // dim), seqlen, dim)
-            times = interleaved(
-                torch_contenders(shape, causal, pass_), device_seconds, 5, chosen.runs
-            )
+            calls = device_calls(shape, causal, pass_, dtype)
+            times = interleaved(calls, device_seconds, 5, chosen.runs)
         else:
             shape = (1, 1, 65, 32)
-            times = interleaved(host_contenders(shape, causal), host_seconds, 1, 2)
+            times = interleaved(host_calls(shape, causal, pass_, dtype), host_seconds, 1, 2)
         row: dict[str, Any] = {"status": "ok"}
         for name, found in times.items():
             median = statistics.median(found)

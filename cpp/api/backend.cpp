@@ -132,8 +132,6 @@ void Target::rethrow(attnext_status status, const char* error) {
   switch (status) {
     case ATTNEXT_OK:
       return;
-    case ATTNEXT_NOT_IMPLEMENTED:
-      fail(ErrorKind::kNotImplemented, error);
     case ATTNEXT_OUT_OF_MEMORY:
       throw std::bad_alloc();
     default:

@@ -2,7 +2,7 @@
 // stride, four at a time where memory allows.
 #pragma once
 
-#include "attention/dtype.h"
+#include "attention/params.h"
 #include "common/math.cuh"
 #include "ptx/convert.h"
 #include "ptx/memory.h"
@@ -12,7 +12,7 @@ namespace attnext::cuda {
 constexpr int kQuad = 4;
 
 // Bytes of an element; a switch, for a table would lie in memory.
-PTX_FN int64_t size_of(DType dtype) {
+ATTNEXT_HD int64_t size_of(DType dtype) {
   switch (dtype) {
     case DType::kFloat64:
     case DType::kInt64:
@@ -31,7 +31,6 @@ PTX_FN int64_t size_of(DType dtype) {
 template <class A>
 constexpr DType kAccumulatorDType = sizeof(A) == 4 ? DType::kFloat32 : DType::kFloat64;
 
-
 template <class T>
 PTX_FN T read(const char* p) {
   return ptx::ld_readonly(reinterpret_cast<const T*>(p));
@@ -41,38 +40,82 @@ PTX_FN void write(char* p, T x) {
   ptx::st_global(reinterpret_cast<T*>(p), x);
 }
 
+// How a float dtype lies in memory.
+struct StoredFloat64 {
+  using Type = double;
+  static PTX_FN double widen(double x) { return x; }
+  template <class A>
+  static PTX_FN double narrow(A x) {
+    return x;
+  }
+};
+struct StoredFloat32 {
+  using Type = float;
+  static PTX_FN float widen(float x) { return x; }
+  template <class A>
+  static PTX_FN float narrow(A x) {
+    return static_cast<float>(x);
+  }
+};
+struct StoredFloat16 {
+  using Type = uint16_t;
+  static PTX_FN float widen(uint16_t x) { return ptx::f16_to_f32(x); }
+  template <class A>
+  static PTX_FN uint16_t narrow(A x) {
+    return ptx::f32_to_f16(static_cast<float>(x));
+  }
+};
+struct StoredBFloat16 {
+  using Type = uint16_t;
+  static PTX_FN float widen(uint16_t x) { return ptx::bf16_to_f32(x); }
+  template <class A>
+  static PTX_FN uint16_t narrow(A x) {
+    return ptx::f32_to_bf16(static_cast<float>(x));
+  }
+};
+
+// `f` is called with one of them: a branch outside of loops.
+template <class F>
+PTX_FN void with_storage(DType dtype, F&& f) {
+  if (dtype == DType::kFloat32) return f(StoredFloat32{});
+  if (dtype == DType::kFloat16) return f(StoredFloat16{});
+  if (dtype == DType::kBFloat16) return f(StoredBFloat16{});
+  f(StoredFloat64{});
+}
+
 template <class A>
 PTX_FN A read_element(const char* p, DType dtype) {
-  switch (dtype) {
-    case DType::kFloat64:
-      return static_cast<A>(read<double>(p));
-    case DType::kFloat32:
-      return static_cast<A>(read<float>(p));
-    case DType::kFloat16:
-      return static_cast<A>(ptx::f16_to_f32(read<uint16_t>(p)));
-    case DType::kBFloat16:
-      return static_cast<A>(ptx::bf16_to_f32(read<uint16_t>(p)));
-    case DType::kBool:
-      return static_cast<A>(*p != 0);
-    default:
-      return A(0);
-  }
+  A x = A(0);
+  with_storage(dtype, [&](auto storage) {
+    using Storage = decltype(storage);
+    x = static_cast<A>(Storage::widen(read<typename Storage::Type>(p)));
+  });
+  return x;
 }
 
 template <class A>
 PTX_FN void write_element(char* p, DType dtype, A x) {
-  switch (dtype) {
-    case DType::kFloat64:
-      return write(p, static_cast<double>(x));
-    case DType::kFloat32:
-      return write(p, static_cast<float>(x));
-    case DType::kFloat16:
-      return write(p, ptx::f32_to_f16(static_cast<float>(x)));
-    case DType::kBFloat16:
-      return write(p, ptx::f32_to_bf16(static_cast<float>(x)));
-    default:
-      return;
-  }
+  with_storage(dtype, [&](auto storage) { write(p, decltype(storage)::narrow(x)); });
+}
+
+// Element `offset` of a tensor, counted in elements.
+template <class A>
+PTX_FN A read_element(const TensorView& t, int64_t offset) {
+  A x = A(0);
+  with_storage(dtype_of(t), [&](auto storage) {
+    using Storage = decltype(storage);
+    const auto* from = static_cast<const typename Storage::Type*>(t.data) + offset;
+    x = static_cast<A>(Storage::widen(ptx::ld_readonly(from)));
+  });
+  return x;
+}
+
+template <class A>
+PTX_FN void write_element(const TensorView& t, int64_t offset, A x) {
+  with_storage(dtype_of(t), [&](auto storage) {
+    using Storage = decltype(storage);
+    ptx::st_global(static_cast<typename Storage::Type*>(t.data) + offset, Storage::narrow(x));
+  });
 }
 
 PTX_FN bool is_aligned(const char* p, int64_t bytes) {
@@ -106,8 +149,8 @@ PTX_FN bool read_together(const char* p, DType dtype, A (&x)[kQuad]) {
 
 // Elements `begin` to begin + 3 of a row, zeros from `end` on.
 template <class A>
-PTX_FN void read_quad(const char* row, DType dtype, int64_t stride, int64_t begin,
-                              int64_t end, A (&x)[kQuad]) {
+PTX_FN void read_quad(const char* row, DType dtype, int64_t stride, int64_t begin, int64_t end,
+                      A (&x)[kQuad]) {
   const int64_t size = size_of(dtype);
   const char* p = row + begin * stride * size;
   if (stride == 1 && begin + kQuad <= end && is_aligned(p, size == 8 ? 16 : kQuad * size) &&
@@ -120,15 +163,15 @@ PTX_FN void read_quad(const char* row, DType dtype, int64_t stride, int64_t begi
 
 template <class A>
 PTX_FN void write_quad(char* row, DType dtype, int64_t stride, int64_t begin, int64_t end,
-                               const A (&x)[kQuad]) {
+                       const A (&x)[kQuad]) {
   const int64_t size = size_of(dtype);
   char* p = row + begin * stride * size;
   const bool is_together = stride == 1 && begin + kQuad <= end && is_aligned(p, kQuad * size);
   if (is_together && dtype == DType::kFloat32)
     return write(p, float4{float(x[0]), float(x[1]), float(x[2]), float(x[3])});
   if (is_together && dtype == DType::kFloat16)
-    return write(p, ushort4{ptx::f32_to_f16(float(x[0])), ptx::f32_to_f16(float(x[1])), ptx::f32_to_f16(float(x[2])),
-                            ptx::f32_to_f16(float(x[3]))});
+    return write(p, ushort4{ptx::f32_to_f16(float(x[0])), ptx::f32_to_f16(float(x[1])),
+                            ptx::f32_to_f16(float(x[2])), ptx::f32_to_f16(float(x[3]))});
   if (is_together && dtype == DType::kBFloat16)
     return write(p, ushort4{ptx::f32_to_bf16(float(x[0])), ptx::f32_to_bf16(float(x[1])),
                             ptx::f32_to_bf16(float(x[2])), ptx::f32_to_bf16(float(x[3]))});

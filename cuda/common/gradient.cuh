@@ -36,11 +36,10 @@ struct ScoreGradient {
 // `s`: raw products. ds = p (m dp - delta).
 template <class A>
 PTX_FN ScoreGradient<A> differentiate_scores(const Problem& p, const Group& g,
-                                                     const ScoreRow<A>& row,
-                                                     const GradientRow<A>& gradient_row,
-                                                     const KeyTile& tile, int64_t key,
-                                                     const A (&dp)[kQuad], A (&s)[kQuad],
-                                                     ScoreTrace<A>* trace) {
+                                             const ScoreRow<A>& row,
+                                             const GradientRow<A>& gradient_row,
+                                             const KeyTile& tile, int64_t key, const A (&dp)[kQuad],
+                                             A (&s)[kQuad], ScoreTrace<A>* trace) {
   modify_scores(p, g.mask, row, tile, key, trace, s);
   const bool may_be_masked = is_masked(p, tile);
   A kept[kQuad] = {A(1), A(1), A(1), A(1)};
@@ -64,8 +63,8 @@ PTX_FN ScoreGradient<A> differentiate_scores(const Problem& p, const Group& g,
 // What four keys add to the row sums.
 template <class A>
 PTX_FN void sum_row(const Problem& p, const Mask& mask, const ScoreRow<A>& row, int64_t key,
-                            const ScoreGradient<A>& gradient, const ScoreTrace<A>& trace,
-                            A (&sums)[kNumRowSums]) {
+                    const ScoreGradient<A>& gradient, const ScoreTrace<A>& trace,
+                    A (&sums)[kNumRowSums]) {
 #pragma unroll
   for (int i = 0; i < kNumRowSums; ++i) sums[i] = A(0);
 #pragma unroll

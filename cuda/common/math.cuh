@@ -9,7 +9,7 @@
 
 namespace attnext::cuda {
 
-template <class A>
+template <class A = float>
 PTX_FN A negative_infinity() {
   return static_cast<A>(-__builtin_huge_val());
 }
@@ -25,7 +25,8 @@ struct ThreadMath<float> {
   static PTX_FN float tanh(float x) { return tanhf(x); }
   // 4 u / (1 + u)^2 with u = e^(-2|x|): to full relative accuracy, where 1 - tanh^2 would cancel.
   static PTX_FN float tanh_slope(float x) {
-    const float u = ptx::ex2(fabsf(x) * static_cast<float>(-2 * kLog2E)), reciprocal = 1 / (1 + u);
+    const float u = ptx::ex2(fabsf(x) * static_cast<float>(-2 * kLog2E));
+    const float reciprocal = ptx::rcp(1 + u);
     return 4 * u * reciprocal * reciprocal;
   }
   // Passes over NaN: a row of NaN keeps -infinity, and its weights are NaN whatever the maximum.
@@ -44,9 +45,7 @@ struct ThreadMath<double> {
     return 4 * u * reciprocal * reciprocal;
   }
   static PTX_FN double maximum(double a, double b) { return fmax(a, b); }
-  static PTX_FN double finite_or_zero(double x) {
-    return x == negative_infinity<double>() ? 0 : x;
-  }
+  static PTX_FN double finite_or_zero(double x) { return x == negative_infinity<double>() ? 0 : x; }
 };
 
 template <class A>

@@ -23,16 +23,20 @@ struct KeyTile {
 };
 
 template <class A>
+PTX_FN A alibi_slope(const Problem& p, const Group& g, int64_t head) {
+  return static_cast<A>(p.alibi_slopes[g.sequence * p.num_heads_q + head] * kLog2E);
+}
+
+template <class A>
 PTX_FN ScoreRow<A> score_row(const Problem& p, const Group& g, int64_t row) {
   ScoreRow<A> r;
-  r.bias = is_present(p.bias) ? dense_pointer(g, p.bias, row) : nullptr;
-  r.mask = is_present(p.mask) ? dense_pointer(g, p.mask, row) : nullptr;
-  r.query = query_of(g, row);
-  r.head = head_of(g, row);
+  const Position at = position_of(g, row);
+  r.bias = is_present(p.bias) ? dense_pointer(g, p.bias, at) : nullptr;
+  r.mask = is_present(p.mask) ? dense_pointer(g, p.mask, at) : nullptr;
+  r.query = at.query;
+  r.head = at.head;
   r.scale = static_cast<A>(p.scale[r.head] * kLog2E);
-  r.slope = p.alibi_slopes
-                ? static_cast<A>(p.alibi_slopes[g.sequence * p.num_heads_q + r.head] * kLog2E)
-                : A(0);
+  r.slope = p.alibi_slopes ? alibi_slope<A>(p, g, r.head) : A(0);
   return r;
 }
 
@@ -44,7 +48,7 @@ PTX_FN bool is_masked(const Problem& p, const KeyTile& tile) {
 // The tile of the keys [begin, begin + tile_keys) for rows that ask for `queries`, of which only
 // those within `range` are asked for. Empty: nothing to see.
 PTX_FN KeyTile key_tile(const Mask& mask, Span queries, Span range, int64_t begin,
-                                int64_t tile_keys) {
+                        int64_t tile_keys) {
   const Span reachable = reachable_keys(mask, queries);
   const Span keys = {begin, min_of(min_of(begin + tile_keys, range.end), reachable.end)};
   const TileKind kind =
@@ -67,13 +71,17 @@ PTX_FN A alibi_distance_of(const Mask& mask, const ScoreRow<A>& row, int64_t key
 
 // A bias of -infinity masks its pair, whatever the score: NaN - infinity would not.
 template <class A>
+PTX_FN A biased(A score, A bias) {
+  return bias == negative_infinity<A>() ? bias : score + bias * A(kLog2E);
+}
+
+template <class A>
 PTX_FN void add_bias(const TensorView& bias, const char* row, int64_t key, int64_t end,
-                             A (&s)[kQuad]) {
+                     A (&s)[kQuad]) {
   A b[kQuad];
   read_quad<A>(row, dtype_of(bias), bias.strides[3], key, end, b);
 #pragma unroll
-  for (int i = 0; i < kQuad; ++i)
-    s[i] = b[i] == negative_infinity<A>() ? b[i] : s[i] + b[i] * A(kLog2E);
+  for (int i = 0; i < kQuad; ++i) s[i] = biased(s[i], b[i]);
 }
 
 template <class A>
@@ -85,8 +93,8 @@ PTX_FN void mask_by_rule(const Mask& mask, int64_t query, int64_t key, A (&s)[kQ
 }
 
 template <class A>
-PTX_FN void mask_by_tensor(const TensorView& mask, const char* row, int64_t key,
-                                   int64_t end, A (&s)[kQuad]) {
+PTX_FN void mask_by_tensor(const TensorView& mask, const char* row, int64_t key, int64_t end,
+                           A (&s)[kQuad]) {
 #pragma unroll
   for (int i = 0; i < kQuad; ++i)
     if (key + i < end && row[(key + i) * mask.strides[3]] == 0) s[i] = negative_infinity<A>();
@@ -95,8 +103,7 @@ PTX_FN void mask_by_tensor(const TensorView& mask, const char* row, int64_t key,
 // s: raw products of a row with the keys from `key` on in, scores to base 2 out.
 template <class A>
 PTX_FN void modify_scores(const Problem& p, const Mask& mask, const ScoreRow<A>& row,
-                                  const KeyTile& tile, int64_t key, ScoreTrace<A>* trace,
-                                  A (&s)[kQuad]) {
+                          const KeyTile& tile, int64_t key, ScoreTrace<A>* trace, A (&s)[kQuad]) {
   using Math = ThreadMath<A>;
   const A cap = effective_cap<A>(p.softcap * kLog2E);
 #pragma unroll
@@ -116,13 +123,19 @@ PTX_FN void modify_scores(const Problem& p, const Mask& mask, const ScoreRow<A>&
   if (row.mask) mask_by_tensor(p.mask, row.mask, key, tile.keys.end, s);
 }
 
-// 1/(1 - probability) where a weight is kept, 0 where it is dropped.
+// What a weight that dropout keeps is multiplied by.
 template <class A>
-PTX_FN void draw_dropout(const Problem& p, int64_t sequence, const ScoreRow<A>& row,
-                                 int64_t key, A (&factors)[kQuad]) {
+PTX_FN A kept_factor(const Dropout& dropout) {
+  return dropout.probability < 1 ? static_cast<A>(1 / (1 - dropout.probability)) : A(0);
+}
+
+// That factor where a weight is kept, 0 where it is dropped.
+template <class A>
+PTX_FN void draw_dropout(const Problem& p, int64_t sequence, const ScoreRow<A>& row, int64_t key,
+                         A (&factors)[kQuad]) {
   const Dropout& dropout = p.dropout;
   const uint64_t threshold = drop_threshold(dropout.probability);
-  const A kept = dropout.probability < 1 ? static_cast<A>(1 / (1 - dropout.probability)) : A(0);
+  const A kept = kept_factor<A>(dropout);
   uint32_t words[kQuad];
   dropout_words(dropout.seed, dropout.stream, sequence * p.num_heads_q + row.head, row.query,
                 key / kQuad, words);

@@ -59,8 +59,7 @@ PTX_FN void store_values(SharedArray<A> array, int first, const A (&x)[kCount]) 
   } else if constexpr (sizeof(A) == 4) {
 #pragma unroll
     for (int i = 0; i < kCount; i += kQuad)
-      ptx::st_shared(array.address + (first + i) * 4,
-                     float4{x[i], x[i + 1], x[i + 2], x[i + 3]});
+      ptx::st_shared(array.address + (first + i) * 4, float4{x[i], x[i + 1], x[i + 2], x[i + 3]});
   } else {
 #pragma unroll
     for (int i = 0; i < kCount; i += 2)

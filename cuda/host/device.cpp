@@ -34,7 +34,7 @@ Device read_device(int ordinal) {
 int count_devices() {
   int count = 0;
   require_ok(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
-  if (count == 0) throw Failure({cudaErrorNoDevice, "cudaGetDeviceCount", nullptr});
+  if (count == 0) throw Failure({cudaErrorNoDevice, "cudaGetDeviceCount"});
   return count;
 }
 
@@ -54,7 +54,7 @@ const Device& device_at(int32_t ordinal) {
     if (device->ordinal == ordinal) return *device;
   }
   if (ordinal >= count_devices()) {
-    throw Failure({cudaErrorInvalidDevice, "cudaSetDevice", nullptr});
+    throw Failure({cudaErrorInvalidDevice, "cudaSetDevice"});
   }
   known.push_back(new Device(read_device(ordinal)));
   return *known.back();

@@ -43,7 +43,6 @@ std::string describe_driver() {
 }  // namespace
 
 std::string describe_failure(const Status& status) {
-  if (status.unsupported != nullptr) return status.unsupported;
   std::string text = std::string(status.call) + " failed: " + cudaGetErrorString(status.code) +
                      " (" + cudaGetErrorName(status.code) + ")";
   if (is_lasting(status.code)) {
@@ -66,14 +65,14 @@ attnext_status report(const std::exception* error, Text text) noexcept {
   try {
     if (dynamic_cast<const std::bad_alloc*>(error) != nullptr) return ATTNEXT_OUT_OF_MEMORY;
     const auto* const failure = dynamic_cast<const Failure*>(error);
-    if (failure == nullptr) {
+    if (failure != nullptr) {
+      // Forgets the error, unless it is a lasting one, so that the next call starts anew.
+      cudaGetLastError();
+      write_text(text, describe_failure(failure->status()));
+    } else {
       write_text(text, error != nullptr ? error->what() : "unknown failure");
-      return ATTNEXT_RUNTIME_ERROR;
     }
-    // Forgets the error, unless it is a lasting one, so that the next call starts anew.
-    cudaGetLastError();
-    write_text(text, describe_failure(failure->status()));
-    return failure->status().unsupported ? ATTNEXT_NOT_IMPLEMENTED : ATTNEXT_RUNTIME_ERROR;
+    return ATTNEXT_RUNTIME_ERROR;
   } catch (...) {
     return ATTNEXT_OUT_OF_MEMORY;
   }

@@ -9,7 +9,7 @@
 
 namespace attnext::cuda {
 
-// What ends a call; at most one of its two kinds, like Status.
+// What ends a call.
 class Failure : public std::exception {
  public:
   explicit Failure(const Status& status) : status_(status) {}
@@ -25,7 +25,7 @@ inline void require_ok(const Status& status) {
 }
 
 inline void require_ok(cudaError_t code, const char* call) {
-  if (code != cudaSuccess) throw Failure({code, call, nullptr});
+  if (code != cudaSuccess) throw Failure({code, call});
 }
 
 // Whether the device is lost to this process: CUDA then fails every further call alike.

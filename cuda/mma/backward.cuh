@@ -54,26 +54,27 @@ struct BackwardBlock {
 
   template <int kRows>
   PTX_FN void load_rows(uint32_t at, int64_t first_row) const {
+    const Problem& p = a.params.problem;
     const Group g = group();
-    load_query_rows<Element, Shape::kThreads, kRows, kHeadDim>(
-        g, a.params.problem.q, a.q_has_chunks, at, first_row, thread());
-    load_query_rows<Element, Shape::kThreads, kRows, kHeadDim>(g, a.params.dout, a.dout_has_chunks,
-                                                               at + Memory::Layout::bytes(kRows),
+    load_query_rows<Element, Shape::kThreads, kRows, kHeadDim>(p, g, p.q, a.q_has_chunks, at,
                                                                first_row, thread());
+    load_query_rows<Element, Shape::kThreads, kRows, kHeadDim>(
+        p, g, a.params.dout, a.dout_has_chunks, at + Memory::Layout::bytes(kRows), first_row,
+        thread());
   }
   template <int kRows>
   PTX_FN void load_keys(uint32_t at, int64_t first_key) const {
     const Group g = group();
     const Problem& p = a.params.problem;
-    load_key_rows<Element, Shape::kThreads, kRows, kHeadDim>(g, p.k, a.k_has_chunks, at, first_key,
-                                                             thread());
+    load_key_rows<Element, Shape::kThreads, kRows, kHeadDim>(p, g, p.k, a.k_has_chunks, at,
+                                                             first_key, thread());
     load_key_rows<Element, Shape::kThreads, kRows, kHeadDim>(
-        g, p.v, a.v_has_chunks, at + Memory::Layout::bytes(kRows), first_key, thread());
+        p, g, p.v, a.v_has_chunks, at + Memory::Layout::bytes(kRows), first_key, thread());
   }
   // lse and delta of a tile of rows; of rows that do not exist, which nobody looks at, zeros.
   PTX_FN void load_constants(uint32_t at, int64_t first_row) const {
     const Group g = group();
-    const int64_t base = workspace_row(g, {0, g.first_head});
+    const int64_t base = workspace_row(a.params.problem, g, {0, g.first_head});
     if (thread() >= kWalked) return;
     const int64_t row = first_row + thread();
     const bool exists = row < g.num_rows;
@@ -198,7 +199,8 @@ struct BackwardBlock {
     const int64_t row = int64_t{step} * kScored + column;
 #pragma unroll
     for (int e = 0; e < 2; ++e)
-      rows[e] = scaled_row(g, position_of(g, min_of(row + e, g.num_rows - 1)), scales);
+      rows[e] =
+          scaled_row(a.params.problem, position_of(g, min_of(row + e, g.num_rows - 1)), scales);
     rows[0].lse_log2 = lse.x, rows[1].lse_log2 = lse.y;
     rows[0].delta = delta.x, rows[1].delta = delta.y;
   }
@@ -239,8 +241,10 @@ struct BackwardBlock {
       float raw = s[i], norm = 1;
       if (has_cosine()) raw *= inverse_norms(step, m, half, column, &norm);
       const PairGradient pair = differentiate_pair<Shape::kHasOptions>(
-          g, row, first_key, key, windows[half].has(column), raw, dp[i] * factors[i]);
-      if (Shape::kHasOptions && sums) add_row_sums(g, row, first_key, key, pair, (*sums)[m][half]);
+          a.params.problem, g, row, first_key, key, windows[half].has(column), raw,
+          dp[i] * factors[i]);
+      if (Shape::kHasOptions && sums)
+        add_row_sums(a.params.problem, g, row, first_key, key, pair, (*sums)[m][half]);
       s[i] = pair.p * factors[i];
       dp[i] = pair.ds * (pair.slope * row.ds_scale * norm);
     }
@@ -254,14 +258,14 @@ struct BackwardBlock {
 #pragma unroll
     for (int i = 0; i < 4; ++i) factors[i] = 1;
     if (!has_dropout) return;
-    const int64_t first_head = g.sequence * g.problem->num_heads_q;
+    const int64_t first_head = g.sequence * a.params.problem.num_heads_q;
     const int64_t head[2] = {first_head + rows[0].at.head, first_head + rows[1].at.head},
                   query[2] = {rows[0].at.query, rows[1].at.query};
     const int64_t key_block = (int64_t{step} * kScored + 8 * j) / 4 + lane() % 4 / 2;
     const LaneWords drawn = kOwnsKeys ? draw_words_of_columns(dropout, head, query, own / 4, lane())
                                       : draw_words(dropout, head, query, key_block, lane());
     const uint64_t threshold = drop_threshold(dropout.probability);
-    const float kept = kept_factor(dropout);
+    const float kept = kept_factor<float>(dropout);
 #pragma unroll
     for (int i = 0; i < 4; ++i) factors[i] = drawn.words[i / 2][i % 2] >= threshold ? kept : 0;
   }

@@ -38,13 +38,13 @@ PTX_FN void store_keys(const BackwardBlock<Element, Shape>& block, bool has_rows
     for (int half = 0; half < 2; ++half) {
       const int row = Block::warp_row() + 16 * m + fragment_row(Block::lane(), half);
       const int64_t key = block.first_owned + row;
-      const bool exists = key < g.mask.seqlen_k, is_stored = key < keys_in_memory(g);
+      const bool exists = key < g.mask.seqlen_k, is_stored = key < keys_in_memory(p, g);
       if constexpr (kWanted != KeyGradients::kValues)
-        block.store_gradient(a.params.dk, a.dk_has_pairs, key_offset(g, a.params.dk, key),
+        block.store_gradient(a.params.dk, a.dk_has_pairs, key_offset(p, g, a.params.dk, key),
                              static_cast<int>(p.head_dim), row, exists, is_stored, half,
                              block.has_cosine() && has_rows, block.scales.reference, dk[m]);
       if constexpr (kWanted != KeyGradients::kKeys)
-        block.store_gradient(a.params.dv, a.dv_has_pairs, key_offset(g, a.params.dv, key),
+        block.store_gradient(a.params.dv, a.dv_has_pairs, key_offset(p, g, a.params.dv, key),
                              static_cast<int>(p.head_dim_v), row, exists, is_stored, half, false, 1,
                              dv[m]);
     }
@@ -54,13 +54,13 @@ template <class Element, class Shape, KeyGradients kWanted>
 PTX_FN void run_keys_block(const BackwardArguments& a) {
   using Block = BackwardBlock<Element, Shape>;
   const Problem& p = a.params.problem;
-  const Place place = place_of(p, a.items);
+  const Place place = place_of(p, block_number(), a.items);
   if (place.sequence >= p.batch) return;
   const Group g = group_of(p, place.sequence, place.head_kv);
   const int64_t begin = place.index * Shape::kOwned;
-  if (begin >= keys_in_memory(g)) return;
+  if (begin >= keys_in_memory(p, g)) return;
   const Block block{a, static_cast<int32_t>(g.sequence), static_cast<int32_t>(g.head_kv),
-                    scales_of(g), begin};
+                    scales_of(p, g), begin};
   typename Block::Sums dk, dv;
   clear(dk);
   clear(dv);

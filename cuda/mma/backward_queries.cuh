@@ -32,7 +32,8 @@ PTX_FN void store_row_sums(const BackwardArguments& a, const Group& g, Position 
   for (int i = 0; i < kNumRowSums; ++i) {
     const float sum = row_total(sums[i]);
     if (exists && lane % 4 == 0)
-      ptx::st_global(a.row_sums + workspace_row(g, at) * kNumRowSums + i, static_cast<double>(sum));
+      ptx::st_global(a.row_sums + workspace_row(a.params.problem, g, at) * kNumRowSums + i,
+                     static_cast<double>(sum));
   }
 }
 
@@ -42,6 +43,7 @@ PTX_FN void store_queries(const BackwardBlock<Element, Shape>& block, bool has_k
                           const typename BackwardBlock<Element, Shape>::Sums& dq) {
   using Block = BackwardBlock<Element, Shape>;
   const BackwardArguments& a = block.a;
+  const Problem& p = a.params.problem;
   const Group g = block.group();
 #pragma unroll
   for (int m = 0; m < Shape::kRowFragments; ++m)
@@ -51,9 +53,9 @@ PTX_FN void store_queries(const BackwardBlock<Element, Shape>& block, bool has_k
       const int64_t row = block.first_owned + tile_row;
       const Position at = position_of(g, row);
       const bool exists = row < g.num_rows;
-      block.store_gradient(a.params.dq, a.dq_has_pairs, row_offset(g, a.params.dq, at),
-                           static_cast<int>(a.params.problem.head_dim), tile_row, exists,
-                           row < rows_in_memory(g), half, block.has_cosine() && has_keys,
+      block.store_gradient(a.params.dq, a.dq_has_pairs, row_offset(p, g, a.params.dq, at),
+                           static_cast<int>(p.head_dim), tile_row, exists,
+                           row < rows_in_memory(p, g), half, block.has_cosine() && has_keys,
                            block.scales.reference, dq[m]);
       if constexpr (Shape::kHasOptions)
         if (a.row_sums) store_row_sums(a, g, at, exists, Block::lane(), row_sums[m][half]);
@@ -63,14 +65,15 @@ PTX_FN void store_queries(const BackwardBlock<Element, Shape>& block, bool has_k
 template <class Element, class Shape>
 PTX_FN void run_queries_block(const BackwardArguments& a) {
   using Block = BackwardBlock<Element, Shape>;
-  const Place place = place_of(a.params.problem, a.items);
-  if (place.sequence >= a.params.problem.batch) return;
-  const Group g = group_of(a.params.problem, place.sequence, place.head_kv);
+  const Problem& p = a.params.problem;
+  const Place place = place_of(p, block_number(), a.items);
+  if (place.sequence >= p.batch) return;
+  const Group g = group_of(p, place.sequence, place.head_kv);
   // The last rows of a causal sequence have the most keys: first, so that the end is shared out.
   const int64_t first_row = (a.items - 1 - place.index) * Shape::kOwned;
-  if (first_row >= rows_in_memory(g)) return;
+  if (first_row >= rows_in_memory(p, g)) return;
   const Block block{a, static_cast<int32_t>(g.sequence), static_cast<int32_t>(g.head_kv),
-                    scales_of(g), first_row};
+                    scales_of(p, g), first_row};
   typename Block::Sums dq;
   clear(dq);
   const Span rows = {first_row, min_of(first_row + Shape::kOwned, g.num_rows)};

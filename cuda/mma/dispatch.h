@@ -5,6 +5,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "common/element.cuh"
 #include "kernels.h"
 #include "mma/float32.cuh"
 #include "mma/tile_shape.h"

@@ -2,7 +2,6 @@
 // which lie in two neighbouring lanes.
 #pragma once
 
-#include "attention/random.h"
 #include "mma/softmax.cuh"
 
 namespace attnext::cuda::mma {
@@ -57,8 +56,7 @@ PTX_FN LaneWords draw_words_of_columns(const Dropout& dropout, const int64_t (&h
 
 // `f(m, j, i, is_kept)` for every weight of the tile, i as in a fragment.
 template <int kRowFragments, int kFragments, class F>
-PTX_FN void for_kept(const Group& g, const WarpTile& tile, F&& f) {
-  const Problem& p = *g.problem;
+PTX_FN void for_kept(const Problem& p, const Group& g, const WarpTile& tile, F&& f) {
   const uint64_t threshold = drop_threshold(p.dropout.probability);
 #pragma unroll
   for (int m = 0; m < kRowFragments; ++m) {
@@ -77,11 +75,6 @@ PTX_FN void for_kept(const Group& g, const WarpTile& tile, F&& f) {
       for (int i = 0; i < 4; ++i) f(m, j, i, drawn.words[i / 2][i % 2] >= threshold);
     }
   }
-}
-
-PTX_FN float kept_factor(const Dropout& dropout) {
-  if (dropout.probability == 0) return 1;
-  return dropout.probability < 1 ? static_cast<float>(1 / (1 - dropout.probability)) : 0.f;
 }
 
 }  // namespace attnext::cuda::mma

@@ -54,9 +54,9 @@ struct ForwardItem {
 };
 
 template <class Shape>
-PTX_FN ForwardItem forward_item(const Group& g, int64_t index) {
+PTX_FN ForwardItem forward_item(const Problem& p, const Group& g, int64_t index) {
   const int64_t splits = splits_of(g.mask, g.num_rows);
-  const int64_t tiles = divide_up(rows_in_memory(g), Shape::kTileQ);
+  const int64_t tiles = divide_up(rows_in_memory(p, g), Shape::kTileQ);
   if (index >= (splits > 1 ? splits : tiles)) return {false, 0, {0, 0}};
   // The last rows of a causal sequence have the most keys: first, so that the end is shared out.
   const int64_t first = splits > 1 ? 0 : (tiles - 1 - index) * Shape::kTileQ;
@@ -104,9 +104,9 @@ struct ForwardBlock {
   }
 
   PTX_FN void load_queries() const {
+    const Problem& p = a.params.problem;
     load_query_rows<Element, Shape::kThreads, Shape::kTileQ, kHeadDim>(
-        group(), a.params.problem.q, a.q_has_chunks, ptx::dyn_smem() + Memory::kQ, first_row(),
-        thread());
+        p, group(), p.q, a.q_has_chunks, ptx::dyn_smem() + Memory::kQ, first_row(), thread());
     ptx::cp_async_commit();
   }
 
@@ -139,10 +139,10 @@ struct ForwardBlock {
     const Group g = group();
     const int64_t begin = int64_t{key_tile} * kTileK;
     const uint32_t stage = stage_of(key_tile);
-    load_key_rows<Element, Shape::kThreads, kTileK, kHeadDim>(g, p.k, a.k_has_chunks, stage, begin,
-                                                              thread());
+    load_key_rows<Element, Shape::kThreads, kTileK, kHeadDim>(p, g, p.k, a.k_has_chunks, stage,
+                                                              begin, thread());
     load_key_rows<Element, Shape::kThreads, kTileK, kHeadDim>(
-        g, p.v, a.v_has_chunks, stage + Memory::kTileBytes, begin, thread());
+        p, g, p.v, a.v_has_chunks, stage + Memory::kTileBytes, begin, thread());
     ptx::cp_async_commit();
   }
 
@@ -178,12 +178,13 @@ struct ForwardBlock {
         normalise_scores(shared + Memory::kNormsQ,
                          shared + Memory::kNormsK + 4 * static_cast<uint32_t>(warp_key()),
                          warp_row(), lane(), s);
-      modify_scores(g, tile, is_scaled, factor, s);
+      modify_scores(a.params.problem, g, tile, is_scaled, factor, s);
       soften(factor, s, state, o);
-      if (g.problem->dropout.probability > 0)
-        for_kept<kRowFragments, kFragments>(g, tile, [&](int m, int j, int i, bool is_kept) {
-          if (!is_kept) s[m][j][i] = 0;
-        });
+      if (a.params.problem.dropout.probability > 0)
+        for_kept<kRowFragments, kFragments>(a.params.problem, g, tile,
+                                            [&](int m, int j, int i, bool is_kept) {
+                                              if (!is_kept) s[m][j][i] = 0;
+                                            });
     } else {
       if (kind == TileKind::kPartial) {
         const Group g = group();
@@ -231,7 +232,8 @@ template <class Element, class Shape>
 PTX_FN ForwardBlock<Element, Shape> forward_block(const ForwardArguments& a, const Group& g,
                                                   int64_t first_row) {
   return {a, static_cast<int32_t>(g.sequence), static_cast<int32_t>(g.head_kv),
-          static_cast<int32_t>(first_row / Shape::kTileQ), Shape::kHasOptions && scales_scores(g)};
+          static_cast<int32_t>(first_row / Shape::kTileQ),
+          Shape::kHasOptions && scales_scores(a.params.problem, g)};
 }
 
 }  // namespace attnext::cuda::mma

@@ -8,13 +8,13 @@ namespace attnext::cuda::mma {
 
 template <class Shape>
 PTX_FN void store_row(const ForwardArguments& a, const Group& g, int64_t row, int lane,
-                      const FinishedRow& finished, const float (&o)[Shape::kHeadDim / 8][4],
+                      const FinishedRow<float>& finished, const float (&o)[Shape::kHeadDim / 8][4],
                       int half) {
   const Problem& p = a.params.problem;
   const bool exists = row < g.num_rows;
-  if (!exists && row >= rows_in_memory(g)) return;
+  if (!exists && row >= rows_in_memory(p, g)) return;
   const Position at = position_of(g, row);
-  const int64_t offset = row_offset(g, a.params.out, at);
+  const int64_t offset = row_offset(p, g, a.params.out, at);
   const int columns = static_cast<int>(p.head_dim_v);
 #pragma unroll
   for (int j = 0; j < Shape::kHeadDim / 8; ++j) {
@@ -27,8 +27,8 @@ PTX_FN void store_row(const ForwardArguments& a, const Group& g, int64_t row, in
                is_empty ? empty : o[j][2 * half + 1] * finished.factor);
   }
   if (is_present(a.params.lse) && lane % 4 == 0)
-    write_float(a.params.lse, row_offset(g, a.params.lse, at),
-                exists ? finished.lse : negative_infinity());
+    write_element(a.params.lse, row_offset(p, g, a.params.lse, at),
+                  exists ? finished.lse : negative_infinity());
 }
 
 // The state of a split: combined later, in the order of the keys.
@@ -62,8 +62,8 @@ PTX_FN void join_state(uint32_t at, uint32_t step, RowState<1>& state,
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const float before = state.row_max[0][half], both = fmaxf(before, maxima[half]);
-    mine[half] = state_weight<FloatMath>(before, both);
-    its[half] = state_weight<FloatMath>(maxima[half], both);
+    mine[half] = state_weight<ThreadMath<float>>(before, both);
+    its[half] = state_weight<ThreadMath<float>>(maxima[half], both);
     state.row_max[0][half] = both;
     state.row_sum[0][half] = state.row_sum[0][half] * mine[half] + sums[half] * its[half];
   }
@@ -107,11 +107,12 @@ PTX_FN bool join_warps(RowState<1>& state, Accumulator<1, Shape::kHeadDim / 8>& 
 
 template <class Element, class Shape>
 PTX_FN void run_forward_block(const ForwardArguments& a) {
-  const Place place = place_of(a.params.problem, a.items);
-  if (place.sequence >= a.params.problem.batch) return;
-  const Group start = group_of(a.params.problem, place.sequence, place.head_kv);
+  const Problem& p = a.params.problem;
+  const Place place = place_of(p, block_number(), a.items);
+  if (place.sequence >= p.batch) return;
+  const Group start = group_of(p, place.sequence, place.head_kv);
   if (has_few_rows(start.num_rows) != Shape::kSharesKeys) return;
-  const ForwardItem item = forward_item<Shape>(start, place.index);
+  const ForwardItem item = forward_item<Shape>(p, start, place.index);
   if (!item.is_there) return;
   const auto block = forward_block<Element, Shape>(a, start, item.first_row);
   RowState<Shape::kRowFragments> state;
@@ -134,7 +135,7 @@ PTX_FN void run_forward_block(const ForwardArguments& a) {
         continue;
       }
       const Position at = position_of(g, max_of(row_of(g, tile, m, half), 0));
-      store_row<Shape>(a, g, row, tile.lane, finish(g, at, row_max, sum, tile.lane), o[m], half);
+      store_row<Shape>(a, g, row, tile.lane, finish(p, g, at, row_max, sum, tile.lane), o[m], half);
     }
 }
 

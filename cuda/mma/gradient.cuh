@@ -2,7 +2,6 @@
 // over a row's keys that the gradients of scale, ALiBi slopes and sinks are made of.
 #pragma once
 
-#include "attention/gradient.h"
 #include "common/gradient.cuh"
 #include "mma/store.cuh"
 
@@ -33,8 +32,8 @@ struct Scales {
   float common;  // what all have, to base 2; 0 where they differ
 };
 
-PTX_FN Scales scales_of(const Group& g) {
-  const double* scale = g.problem->scale + g.first_head;
+PTX_FN Scales scales_of(const Problem& p, const Group& g) {
+  const double* scale = p.scale + g.first_head;
   double largest = 0;
   bool differ = false;
   for (int64_t i = 0; i < g.num_heads; ++i) {
@@ -46,9 +45,9 @@ PTX_FN Scales scales_of(const Group& g) {
 }
 
 // Of a row that exists, with all but its lse and delta.
-PTX_FN GradientRow scaled_row(const Group& g, Position at, const Scales& scales) {
+PTX_FN GradientRow scaled_row(const Problem& p, Position at, const Scales& scales) {
   if (scales.common != 0) return {at, scales.common, copysignf(1, scales.common), 0, 0};
-  const double scale = g.problem->scale[at.head];
+  const double scale = p.scale[at.head];
   return {at, static_cast<float>(scale * kLog2E), static_cast<float>(scale) / scales.reference, 0,
           0};
 }
@@ -56,23 +55,13 @@ PTX_FN GradientRow scaled_row(const Group& g, Position at, const Scales& scales)
 // A row that does not exist repeats the last one, with an lse of +infinity: its p is 0.
 PTX_FN GradientRow gradient_row(const BackwardArguments& a, const Group& g, int64_t row,
                                 const Scales& scales) {
+  const Problem& p = a.params.problem;
   const bool exists = row < g.num_rows;
-  GradientRow r = scaled_row(g, position_of(g, max_of(min_of(row, g.num_rows - 1), 0)), scales);
-  const int64_t at = workspace_row(g, r.at);
+  GradientRow r = scaled_row(p, position_of(g, max_of(min_of(row, g.num_rows - 1), 0)), scales);
+  const int64_t at = workspace_row(p, g, r.at);
   r.lse_log2 = exists ? ptx::ld_global(a.lse_log2 + at) : -negative_infinity();
   r.delta = exists ? ptx::ld_global(a.delta + at) : 0.f;
   return r;
-}
-
-// What one element of the owner's side sees of the other: [begin, end), in fragment columns from
-// the lane's first on.
-struct Window {
-  int begin, end;
-  PTX_FN bool has(int column) const { return column >= begin && column < end; }
-};
-PTX_FN Window window_of(Span visible, int64_t first, int columns) {
-  return {static_cast<int>(clamp_to(visible.begin - first, 0, columns)),
-          static_cast<int>(clamp_to(visible.end - first, 0, columns))};
 }
 
 // One pair of query and key.
@@ -82,14 +71,12 @@ struct PairGradient {
   float slope;  // of the softcap
 };
 
-PTX_FN float pair_bias(const Group& g, Position at, int64_t key) {
-  const TensorView& bias = g.problem->bias;
-  return read_float(bias, dense_offset(g, bias, at) + key * bias.strides[3]);
+PTX_FN float pair_bias(const TensorView& bias, const Group& g, Position at, int64_t key) {
+  return read_element<float>(bias, dense_offset(g, bias, at) + key * bias.strides[3]);
 }
-PTX_FN bool is_masked_by_tensor(const Group& g, Position at, int64_t key) {
-  const TensorView& mask = g.problem->mask;
-  return static_cast<const uint8_t*>(
-             mask.data)[dense_offset(g, mask, at) + key * mask.strides[3]] == 0;
+PTX_FN bool is_masked_by_tensor(const TensorView& mask, const Group& g, Position at, int64_t key) {
+  const int64_t offset = dense_offset(g, mask, at) + key * mask.strides[3];
+  return static_cast<const uint8_t*>(mask.data)[offset] == 0;
 }
 PTX_FN float pair_distance(const Group& g, Position at, int64_t first_key, int key) {
   return alibi_distance(static_cast<float>(at.query + g.mask.diagonal - first_key),
@@ -99,24 +86,21 @@ PTX_FN float pair_distance(const Group& g, Position at, int64_t first_key, int k
 // The score of a pair to base 2, -infinity where masked, and the softcap's slope. `key` counts from
 // `first_key`.
 template <bool kHasOptions>
-PTX_FN float pair_score(const Group& g, const GradientRow& row, int64_t first_key, int key,
-                        bool is_visible, float raw, float* slope) {
-  const Problem& p = *g.problem;
+PTX_FN float pair_score(const Problem& p, const Group& g, const GradientRow& row, int64_t first_key,
+                        int key, bool is_visible, float raw, float* slope) {
   float score = raw * row.scale;
   *slope = 1;
   if constexpr (kHasOptions) {
     if (p.softcap > 0) {
       const float cap = effective_cap<float>(p.softcap * kLog2E);
-      *slope = softcap_slope<FloatMath>(score, cap);
-      score = softcap<FloatMath>(score, cap);
+      *slope = softcap_slope<ThreadMath<float>>(score, cap);
+      score = softcap<ThreadMath<float>>(score, cap);
     }
-    if (is_present(p.bias) && is_visible) {
-      const float b = pair_bias(g, row.at, first_key + key);
-      score = b == negative_infinity() ? b : score + b * static_cast<float>(kLog2E);
-    }
+    if (is_present(p.bias) && is_visible)
+      score = biased(score, pair_bias(p.bias, g, row.at, first_key + key));
     if (p.alibi_slopes)
-      score -= slope_of(g, row.at.head) * pair_distance(g, row.at, first_key, key);
-    if (is_present(p.mask) && is_visible && is_masked_by_tensor(g, row.at, first_key + key))
+      score -= alibi_slope<float>(p, g, row.at.head) * pair_distance(g, row.at, first_key, key);
+    if (is_present(p.mask) && is_visible && is_masked_by_tensor(p.mask, g, row.at, first_key + key))
       score = negative_infinity();
   }
   return is_visible ? score : negative_infinity();
@@ -124,10 +108,11 @@ PTX_FN float pair_score(const Group& g, const GradientRow& row, int64_t first_ke
 
 // ds = p (m dp - delta).
 template <bool kHasOptions>
-PTX_FN PairGradient differentiate_pair(const Group& g, const GradientRow& row, int64_t first_key,
-                                       int key, bool is_visible, float raw, float dropped_dp) {
+PTX_FN PairGradient differentiate_pair(const Problem& p, const Group& g, const GradientRow& row,
+                                       int64_t first_key, int key, bool is_visible, float raw,
+                                       float dropped_dp) {
   PairGradient r;
-  const float score = pair_score<kHasOptions>(g, row, first_key, key, is_visible, raw, &r.slope);
+  const float score = pair_score<kHasOptions>(p, g, row, first_key, key, is_visible, raw, &r.slope);
   r.p = ptx::ex2(score - row.lse_log2);
   // A masked pair has no gradient even where its value or key is not finite.
   r.ds = score == negative_infinity() ? 0 : score_gradient(r.p, dropped_dp, row.delta);
@@ -135,14 +120,15 @@ PTX_FN PairGradient differentiate_pair(const Group& g, const GradientRow& row, i
   return r;
 }
 
-PTX_FN void add_row_sums(const Group& g, const GradientRow& row, int64_t first_key, int key,
-                         const PairGradient& pair, float (&sums)[kNumRowSums]) {
+PTX_FN void add_row_sums(const Problem& p, const Group& g, const GradientRow& row,
+                         int64_t first_key, int key, const PairGradient& pair,
+                         float (&sums)[kNumRowSums]) {
   if (pair.p == 0) return;  // a masked key may hold anything
   sums[kDs] += pair.ds;
   sums[kMass] += pair.p;
   sums[kScaleDs] += pair.ds * pair.raw;
   sums[kScaleMass] += pair.p * pair.raw;
-  if (!g.problem->alibi_slopes) return;
+  if (!p.alibi_slopes) return;
   const float distance = pair_distance(g, row.at, first_key, key);
   sums[kSlopeDs] -= pair.ds * distance;
   sums[kSlopeMass] -= pair.p * distance;

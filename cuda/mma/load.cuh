@@ -4,17 +4,16 @@
 
 #include <cstring>
 
+#include "common/rows.cuh"
 #include "mma/layout.h"
-#include "mma/rows.cuh"
 #include "ptx/async_copy.h"
-#include "ptx/thread.h"
 
 namespace attnext::cuda::mma {
 
 // Whether every row begins at a multiple of 16 bytes and lies without gaps. Pages and packed
 // sequences begin at multiples of the same strides.
 inline bool has_chunks(const TensorView& t) {
-  const int elements = kChunkBytes / size_of(dtype_of(t));
+  const int64_t elements = kChunkBytes / size_of(dtype_of(t));
   const bool has_aligned_strides =
       t.strides[0] % elements == 0 && t.strides[1] % elements == 0 && t.strides[2] % elements == 0;
   return reinterpret_cast<uintptr_t>(t.data) % kChunkBytes == 0 && has_aligned_strides &&
@@ -104,31 +103,32 @@ PTX_FN void load_even_rows(uint32_t tile, const RowSource<Element>& source, int 
 
 // Query rows first_row.. of a group.
 template <class Element, int kThreads, int kRows, int kColumns>
-PTX_FN void load_query_rows(const Group& g, const TensorView& t, bool has_chunks, uint32_t tile,
-                            int64_t first_row, int thread) {
+PTX_FN void load_query_rows(const Problem& p, const Group& g, const TensorView& t, bool has_chunks,
+                            uint32_t tile, int64_t first_row, int thread) {
   const int count = static_cast<int>(clamp_to(g.num_rows - first_row, 0, kRows));
   const auto source = row_source<Element>(t, has_chunks);
   if (has_chunks && g.num_heads == 1)
     load_even_rows<kThreads, kRows, kColumns>(
-        tile, source, count, thread, {row_offset(g, t, {first_row, g.first_head}), t.strides[2]});
+        tile, source, count, thread,
+        {row_offset(p, g, t, {first_row, g.first_head}), t.strides[2]});
   else
     load_any_rows<kThreads, kRows, kColumns>(tile, source, count, thread, [&](int i) {
-      return row_offset(g, t, position_of(g, first_row + i));
+      return row_offset(p, g, t, position_of(g, first_row + i));
     });
 }
 
 // Keys or values begin.. of a group.
 template <class Element, int kThreads, int kRows, int kColumns>
-PTX_FN void load_key_rows(const Group& g, const TensorView& t, bool has_chunks, uint32_t tile,
-                          int64_t begin, int thread) {
+PTX_FN void load_key_rows(const Problem& p, const Group& g, const TensorView& t, bool has_chunks,
+                          uint32_t tile, int64_t begin, int thread) {
   const int count = static_cast<int>(clamp_to(g.mask.seqlen_k - begin, 0, kRows));
   const auto source = row_source<Element>(t, has_chunks);
-  if (has_chunks && g.problem->page_size == 0)
+  if (has_chunks && p.page_size == 0)
     load_even_rows<kThreads, kRows, kColumns>(tile, source, count, thread,
-                                              {key_offset(g, t, begin), t.strides[2]});
+                                              {key_offset(p, g, t, begin), t.strides[2]});
   else
     load_any_rows<kThreads, kRows, kColumns>(tile, source, count, thread,
-                                             [&](int i) { return key_offset(g, t, begin + i); });
+                                             [&](int i) { return key_offset(p, g, t, begin + i); });
 }
 
 // 1 / |x| of the rows of a tile to `out` (float, one a row), 0 for a row of zeros: its scores and

@@ -2,9 +2,8 @@
 // ALiBi, mask, in that order, to base 2. An option is a branch around a loop over the fragments.
 #pragma once
 
-#include "mma/math.cuh"
+#include "common/scores.cuh"
 #include "mma/matmul.cuh"
-#include "mma/rows.cuh"
 
 namespace attnext::cuda::mma {
 
@@ -23,6 +22,16 @@ PTX_FN int64_t row_of(const Group& g, const WarpTile& tile, int m, int half) {
   return min_of(tile.first_row + 16 * m + fragment_row(tile.lane, half), g.num_rows - 1);
 }
 
+// What a lane may see of a tile: [begin, end), counted from its first column (or row) on.
+struct Window {
+  int begin, end;
+  PTX_FN bool has(int i) const { return i >= begin && i < end; }
+};
+PTX_FN Window window_of(Span visible, int64_t first, int count) {
+  return {static_cast<int>(clamp_to(visible.begin - first, 0, count)),
+          static_cast<int>(clamp_to(visible.end - first, 0, count))};
+}
+
 template <int kRowFragments, int kFragments, class F>
 PTX_FN void for_scores(Accumulator<kRowFragments, kFragments>& s, int m, int half, F&& f) {
 #pragma unroll
@@ -33,14 +42,12 @@ PTX_FN void for_scores(Accumulator<kRowFragments, kFragments>& s, int m, int hal
 
 template <int kRowFragments, int kFragments>
 PTX_FN void apply_softcap(float cap, int m, int half, Accumulator<kRowFragments, kFragments>& s) {
-  for_scores(s, m, half, [&](float& x, int) { x = softcap<FloatMath>(x, cap); });
+  for_scores(s, m, half, [&](float& x, int) { x = softcap<ThreadMath<float>>(x, cap); });
 }
 
-// A bias of -infinity masks its pair, whatever the score: NaN - infinity would not.
 template <int kRowFragments, int kFragments>
-PTX_FN void add_bias(const Group& g, const WarpTile& tile, Position at, int m, int half,
-                     Accumulator<kRowFragments, kFragments>& s) {
-  const TensorView& bias = g.problem->bias;
+PTX_FN void add_bias(const TensorView& bias, const Group& g, const WarpTile& tile, Position at,
+                     int m, int half, Accumulator<kRowFragments, kFragments>& s) {
   const int64_t first = tile.keys.begin + fragment_column(tile.lane);
   const int64_t offset = dense_offset(g, bias, at) + first * bias.strides[3];
   const int count = static_cast<int>(tile.keys.end - first);
@@ -49,8 +56,8 @@ PTX_FN void add_bias(const Group& g, const WarpTile& tile, Position at, int m, i
     const auto* row = static_cast<const typename Storage::Type*>(bias.data) + offset;
     for_scores(s, m, half, [&](float& x, int key) {
       if (key >= count) return;
-      const float b = Storage::widen(ptx::ld_global(row + key * bias.strides[3]));
-      x = b == negative_infinity() ? b : x + b * static_cast<float>(kLog2E);
+      const auto b = Storage::widen(ptx::ld_global(row + key * bias.strides[3]));
+      x = biased(x, static_cast<float>(b));
     });
   });
 }
@@ -67,12 +74,10 @@ PTX_FN void subtract_alibi(float slope, float distance, int m, int half,
 template <int kRowFragments, int kFragments>
 PTX_FN void mask_by_rule(const Mask& mask, const WarpTile& tile, int64_t query, int m, int half,
                          Accumulator<kRowFragments, kFragments>& s) {
-  const Span visible = visible_keys(mask, query);
   const int64_t first = tile.keys.begin + fragment_column(tile.lane);
-  const int begin = static_cast<int>(clamp_to(visible.begin - first, 0, 8 * kFragments));
-  const int end = static_cast<int>(clamp_to(visible.end - first, 0, 8 * kFragments));
+  const Window window = window_of(visible_keys(mask, query), first, 8 * kFragments);
   for_scores(s, m, half, [&](float& x, int key) {
-    if (key < begin || key >= end) x = negative_infinity();
+    if (!window.has(key)) x = negative_infinity();
   });
 }
 
@@ -87,9 +92,9 @@ PTX_FN void mask_scores(const Group& g, const WarpTile& tile,
 }
 
 template <int kRowFragments, int kFragments>
-PTX_FN void mask_by_tensor(const Group& g, const WarpTile& tile, Position at, int m, int half,
+PTX_FN void mask_by_tensor(const TensorView& mask, const Group& g, const WarpTile& tile,
+                           Position at, int m, int half,
                            Accumulator<kRowFragments, kFragments>& s) {
-  const TensorView& mask = g.problem->mask;
   const int64_t first = tile.keys.begin + fragment_column(tile.lane);
   const auto* row =
       static_cast<const uint8_t*>(mask.data) + dense_offset(g, mask, at) + first * mask.strides[3];
@@ -119,30 +124,21 @@ PTX_FN void normalise_scores(uint32_t norms_q, uint32_t norms_k, int warp_row, i
   }
 }
 
-PTX_FN bool has_dense_options(const Problem& p) { return is_present(p.mask) || is_present(p.bias); }
-
 // Whether scores are scaled one by one: where something is added to them before their maximum is
 // taken, or a scale that is not positive would turn it around.
-PTX_FN bool scales_scores(const Group& g) {
-  const Problem& p = *g.problem;
+PTX_FN bool scales_scores(const Problem& p, const Group& g) {
   if (p.softcap > 0 || is_present(p.bias) || p.alibi_slopes) return true;
   for (int64_t i = 0; i < p.group_size; ++i)
     if (!(p.scale[g.head_kv * p.group_size + i] > 0)) return true;
   return false;
 }
 
-PTX_FN float slope_of(const Group& g, int64_t head) {
-  const Problem& p = *g.problem;
-  return static_cast<float>(p.alibi_slopes[g.sequence * p.num_heads_q + head] * kLog2E);
-}
-
 // s: raw products in; out, scores to base 2 where `is_scaled`, else relative to their scale and
 // masked only. `scale`: to base 2, one a row; what is left of it to multiply by.
 template <int kRowFragments, int kFragments>
-PTX_FN void modify_scores(const Group& g, const WarpTile& tile, bool is_scaled,
+PTX_FN void modify_scores(const Problem& p, const Group& g, const WarpTile& tile, bool is_scaled,
                           float (&scale)[kRowFragments][2],
                           Accumulator<kRowFragments, kFragments>& s) {
-  const Problem& p = *g.problem;
   const bool is_partial = tile.kind == TileKind::kPartial;
   if (!is_scaled && !is_partial && !is_present(p.mask)) return;
   const int64_t first = tile.keys.begin + fragment_column(tile.lane);
@@ -154,36 +150,16 @@ PTX_FN void modify_scores(const Group& g, const WarpTile& tile, bool is_scaled,
       if (is_scaled) {
         for_scores(s, m, half, [&](float& x, int) { x *= scale[m][half]; });
         if (p.softcap > 0) apply_softcap(effective_cap<float>(p.softcap * kLog2E), m, half, s);
-        if (is_present(p.bias)) add_bias(g, tile, at, m, half, s);
+        if (is_present(p.bias)) add_bias(p.bias, g, tile, at, m, half, s);
         if (p.alibi_slopes)
-          subtract_alibi(slope_of(g, at.head),
+          subtract_alibi(alibi_slope<float>(p, g, at.head),
                          static_cast<float>(at.query + g.mask.diagonal - first), m, half, s);
         scale[m][half] = 1;
       }
       if (is_partial) mask_by_rule(g.mask, tile, at.query, m, half, s);
-      if (is_present(p.mask)) mask_by_tensor(g, tile, at, m, half, s);
+      if (is_present(p.mask)) mask_by_tensor(p.mask, g, tile, at, m, half, s);
     }
   }
-}
-
-// Asked only where a row's scores are all -infinity: whether the masks did that, which logits
-// cannot tell. The four lanes of a row look at every fourth key each.
-PTX_FN bool has_visible_key(const Group& g, Position at, int lane) {
-  const Problem& p = *g.problem;
-  const Span keys = visible_keys(g.mask, at.query);
-  if (!has_dense_options(p)) return keys.begin < keys.end;
-  const int64_t mask_row = is_present(p.mask) ? dense_offset(g, p.mask, at) : 0;
-  const int64_t bias_row = is_present(p.bias) ? dense_offset(g, p.bias, at) : 0;
-  for (int64_t key = keys.begin + lane % 4; key < keys.end; key += 4) {
-    const bool is_masked =
-        is_present(p.mask) &&
-        static_cast<const uint8_t*>(p.mask.data)[mask_row + key * p.mask.strides[3]] == 0;
-    const bool is_biased_away =
-        is_present(p.bias) &&
-        read_float(p.bias, bias_row + key * p.bias.strides[3]) == negative_infinity();
-    if (!is_masked && !is_biased_away) return true;
-  }
-  return false;
 }
 
 }  // namespace attnext::cuda::mma

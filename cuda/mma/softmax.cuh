@@ -51,7 +51,7 @@ PTX_FN void soften(const float (&factor)[kRowFragments][2],
       const float row_max = fmaxf(before, row_maximum(largest) * scale);
       // While every score is masked the weights are 2^(-infinity - 0) = 0, not
       // 2^(-infinity + infinity).
-      const float base = FloatMath::finite_or_zero(row_max);
+      const float base = ThreadMath<float>::finite_or_zero(row_max);
       const float rescale = ptx::ex2(before - base);
       float sum = state.row_sum[m][half] * rescale;
       for_scores(s, m, half, [&](float& x, int) {

@@ -1,5 +1,5 @@
-// What the kernels of backward share: constants of rows found beforehand, the sums they leave behind,
-// and p and ds of one tile of scores.
+// What the kernels of backward share: constants of rows found beforehand, the sums they leave
+// behind, and p and ds of one tile of scores.
 //
 // dq is found by a block per tile of queries, dk and dv by a block per tile of keys: seven products
 // instead of five, and no sum whose order depends on the machine.
@@ -14,10 +14,10 @@ namespace attnext::cuda::simt {
 template <class A>
 struct BackwardSpace {
   A *lse_log2, *lse_rest, *delta;
-  double* row_sums;           // [rows, kNumRowSums]; null where not wanted
-  A *dq, *dk;                 // [rows or keys, head_dim] by the normalised rows (cosine), else null
+  double* row_sums;  // [rows, kNumRowSums]; null where not wanted
+  A *dq, *dk;        // [rows or keys, head_dim] by the normalised rows (cosine), else null
   double *weight, *score_bias;  // [query tiles, group_size, head_dim]; null where not wanted
-  double* bias_keys;          // [sequence, num_heads_q, key]; null where not wanted
+  double* bias_keys;            // [sequence, num_heads_q, key]; null where not wanted
 };
 
 template <class A>
@@ -95,7 +95,7 @@ PTX_FN void store_gradient_rows(const BackwardArguments<A>& a, const Group& g, S
     store_pointer(t.dout, i, exists ? row_pointer(p, g, a.params.dout, row) : nullptr);
     GradientRow<A> constants = absent_row<A>();
     if (exists) {
-      const int64_t at = workspace_row(p, g, row);
+      const int64_t at = workspace_row(p, g, position_of(g, row));
       constants = {a.space.lse_log2[at], a.space.lse_rest[at], a.space.delta[at]};
     }
     store(t.lse_log2, i, constants.lse_log2);
@@ -114,22 +114,30 @@ PTX_FN RowSource<A> dout_source(const BackwardArguments<A>& a, const QueryTables
   return row_source<A>(t.dout, a.params.dout, a.params.problem.head_dim_v);
 }
 
-// Raw products of the tables' rows: s = term(q, k), and dp = dout vT, which is left in shared.tile:
-// registers do not hold both beside what is accumulated.
+// dp = dout vT of the tables' rows, left in shared.tile.
 template <class Term, Queries kQueries, int kRows, class A>
-PTX_FN void multiply_both(const BackwardArguments<A>& a, const BackwardShared<A, Term>& shared,
-                          A (&s)[kRows][kQuad]) {
+PTX_FN void multiply_values(const BackwardArguments<A>& a, const BackwardShared<A, Term>& shared) {
   const Problem& p = a.params.problem;
   const RowSource<A> dout = dout_source(a, shared.queries),
                      v = row_source<A>(shared.keys.v, p.v, p.head_dim_v);
-  // The scores first: a tanh needs registers that dp would hold.
-  multiply_keys<Term, kQueries>(p, a.norms, shared.queries, shared.keys, shared.room, s);
   A dp[kRows][kQuad];
   if constexpr (kQueries == Queries::kFirst)
     multiply<DotTerm, kQueries>(dout, v, dout, p.head_dim_v, shared.room, dp);
   else
     multiply<DotTerm, kQueries>(v, dout, dout, p.head_dim_v, shared.room, dp);
   store_tile(dp, shared.tile);
+}
+
+// Raw products of the tables' rows: dp, and s = term(q, k). Registers do not hold both beside what
+// is accumulated, nor s beside the product dp: that comes first, unless Term has a weight, whose
+// slab lies in the tile.
+template <class Term, Queries kQueries, int kRows, class A>
+PTX_FN void multiply_both(const BackwardArguments<A>& a, const BackwardShared<A, Term>& shared,
+                          A (&s)[kRows][kQuad]) {
+  if constexpr (!Term::kHasWeight) multiply_values<Term, kQueries, kRows>(a, shared);
+  multiply_keys<Term, kQueries>(a.params.problem, a.norms, shared.queries, shared.keys, shared.room,
+                                s);
+  if constexpr (Term::kHasWeight) multiply_values<Term, kQueries, kRows>(a, shared);
 }
 
 // Rows a block's columns belong to, kept in registers: what a slope that is not bilinear needs.

@@ -1,6 +1,7 @@
 // Backward, the gradient of a bias that differs by key. Scores are found once more: a block owns a
-// tile of the gradient and goes over all that share it, so that the sum has one order and no memory.
-// For a bias shared by all queries, a block sums a tile of keys over the queries of one head.
+// tile of the gradient and goes over all that share it, so that the sum has one order and no
+// memory. For a bias shared by all queries, a block sums a tile of keys over the queries of one
+// head.
 #pragma once
 
 #include "simt/backward.cuh"
@@ -27,10 +28,10 @@ PTX_FN void add_score_gradients(const BackwardArguments<A>& a, const Group& g, S
     A dp[kQuad];
     load_tile_row<kRows>(shared.tile, i, dp);
     ScoreTrace<A> trace;
-    const ScoreGradient<A> gradient = differentiate_scores(
-        p, again, load_struct(shared.queries.scores, index),
-        load_gradient_row(shared.queries, index), tile,
-        tile.keys.begin + thread_place().tx * kQuad, dp, s[0], &trace);
+    const ScoreGradient<A> gradient =
+        differentiate_scores(p, again, load_struct(shared.queries.scores, index),
+                             load_gradient_row(shared.queries, index), tile,
+                             tile.keys.begin + thread_place().tx * kQuad, dp, s[0], &trace);
 #pragma unroll
     for (int j = 0; j < kQuad; ++j)
       if (index < rows.end - rows.begin) total[0][j] += gradient.ds[j];
@@ -42,8 +43,7 @@ PTX_FN void add_score_gradients(const BackwardArguments<A>& a, const Group& g, S
 // anything.
 template <class Term, int kRows, class A>
 PTX_FN void add_head(const BackwardArguments<A>& a, int64_t sequence, int64_t head, int64_t row,
-                     int64_t key, const BackwardShared<A, Term>& shared,
-                     A (&total)[kRows][kQuad]) {
+                     int64_t key, const BackwardShared<A, Term>& shared, A (&total)[kRows][kQuad]) {
   const Group g = head_of_group(a.params.problem, sequence, head);
   const Span rows = {row, min_of(row + kTileRows<kRows>, g.num_rows)};
   if (rows.begin >= rows.end) return;
@@ -73,8 +73,8 @@ PTX_FN void dense_bias_item(const BackwardArguments<A>& a, int64_t item) {
   for (int i = 0; i < kRows; ++i, turn_rows(total)) {
     const int64_t query = row + place.ty * kRows + i;
     if (query >= dbias.shape[2]) continue;
-    char* out = element_pointer(dbias, sequence * dbias.strides[0] + head * dbias.strides[1] +
-                                           query * dbias.strides[2]);
+    char* out = element_pointer(
+        dbias, sequence * dbias.strides[0] + head * dbias.strides[1] + query * dbias.strides[2]);
     write_quad<A>(out, dtype_of(dbias), dbias.strides[3], key + place.tx * kQuad, dbias.shape[3],
                   total[0]);
   }

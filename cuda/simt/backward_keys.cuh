@@ -1,5 +1,5 @@
-// Backward, dk and dv: a block owns a tile of keys and goes over the query rows, of all heads of the
-// group, that see them. Keys lie along `ty`, so that the scores are transposed.
+// Backward, dk and dv: a block owns a tile of keys and goes over the query rows, of all heads of
+// the group, that see them. Keys lie along `ty`, so that the scores are transposed.
 #pragma once
 
 #include "simt/backward.cuh"
@@ -11,17 +11,16 @@ struct KeySums {
   A dk[kRows][kColumns], dv[kRows][kColumns];
 };
 
-// s: raw products in, the weights that met the values out; ds: by the raw products, out; dp in
-// shared.tile.
+// s: raw products in, ds by them out; shared.tile: dp in, the weights that met the values out.
 template <class Term, int kRows, class A>
 PTX_FN void differentiate_keys(const BackwardArguments<A>& a, const BackwardShared<A, Term>& shared,
-                               const KeyTile& tile, A (&s)[kRows][kQuad], A (&ds)[kRows][kQuad]) {
+                               const KeyTile& tile, A (&s)[kRows][kQuad]) {
   static_assert(kRows == kQuad);  // four consecutive keys a thread
   const Problem& p = a.params.problem;
   const Group g = load_struct(shared.group, 0);
   const ThreadPlace place = thread_place();
 #pragma unroll 1
-  for (int j = 0; j < kQuad; ++j, turn_columns(s), turn_columns(ds)) {
+  for (int j = 0; j < kQuad; ++j, turn_columns(s)) {
     const int index = place.tx * kQuad + j;
     A scores[kQuad], dp[kQuad];
     load_tile_column<kRows>(shared.tile, j, dp);
@@ -31,8 +30,9 @@ PTX_FN void differentiate_keys(const BackwardArguments<A>& a, const BackwardShar
     const ScoreGradient<A> gradient = differentiate_scores(
         p, g, load_struct(shared.queries.scores, index), load_gradient_row(shared.queries, index),
         tile, tile.keys.begin + place.ty * kQuad, dp, scores, &trace);
+    store_tile_column(shared.tile, j, gradient.dropped_p);
 #pragma unroll
-    for (int i = 0; i < kQuad; ++i) s[i][0] = gradient.dropped_p[i], ds[i][0] = gradient.ds_raw[i];
+    for (int i = 0; i < kQuad; ++i) s[i][0] = gradient.ds_raw[i];
   }
 }
 
@@ -84,13 +84,12 @@ template <class Term, int kRows, int kColumns, class A>
 PTX_FN void add_query_tile(const BackwardArguments<A>& a, const BackwardShared<A, Term>& shared,
                            const KeyTile& tile, int num_rows, Columns columns, Columns columns_v,
                            KeySums<kRows, kColumns, A>& sums) {
-  A s[kRows][kQuad], ds[kRows][kQuad];
+  A s[kRows][kQuad];
   multiply_both<Term, Queries::kSecond>(a, shared, s);
-  differentiate_keys(a, shared, tile, s, ds);
-  store_tile(s, shared.tile);
+  differentiate_keys(a, shared, tile, s);
   accumulate(shared.tile, dout_source(a, shared.queries), num_rows, columns_v, shared.rows, sums.dv,
              [](int, int, A dout) { return dout; });  // dv += pT dout
-  store_tile(ds, shared.tile);
+  store_tile(s, shared.tile);
   accumulate_key_gradient(a, shared, num_rows, columns, sums.dk);
 }
 
@@ -137,7 +136,7 @@ PTX_FN void backward_keys_item(const BackwardArguments<A>& a, int64_t item) {
           columns_v = columns_of<kQuads<A, Term>>(slice, p.head_dim_v);
   Group g = group_of(p, head / p.num_heads_kv, head % p.num_heads_kv);
   BlockPlace here = {item % a.key_tiles * kTileK, slice};
-  if (here.first >= padded_keys(p, g)) return;
+  if (here.first >= keys_in_memory(p, g)) return;
   const Span keys = {here.first, min_of(here.first + kTileK, g.mask.seqlen_k)};
   KeySums<kRows, kColumns, A> sums = {};
   if (keys.begin < keys.end) {
@@ -157,7 +156,7 @@ PTX_FN void backward_keys_item(const BackwardArguments<A>& a, int64_t item) {
 #pragma unroll 1
   for (int i = 0; i < kRows; ++i, turn_rows(sums.dk), turn_rows(sums.dv)) {
     const int64_t key = here.first + thread_place().ty * kRows + i;
-    if (key >= padded_keys(p, g)) continue;
+    if (key >= keys_in_memory(p, g)) continue;
     store_columns(dk_row(a, g, key), columns, p.head_dim, sums.dk[0]);
     store_columns({key_pointer(p, g, dv, key), dtype_of(dv), dv.strides[3]}, columns_v,
                   p.head_dim_v, sums.dv[0]);

@@ -28,8 +28,8 @@ BackwardSpace<A> take_space(const BackwardParams& params, int64_t query_tiles, L
   space.dk = launch.take<A>(is_cosine ? keys * p.head_dim : 0);
   space.weight = doubles(params.dweight != nullptr, columns);
   space.score_bias = doubles(params.dscore_bias != nullptr, columns);
-  space.bias_keys = doubles(bias_sum_of(params) == BiasSum::kPerKey,
-                            p.batch * p.num_heads_q * p.seqlen_k);
+  space.bias_keys =
+      doubles(bias_sum_of(params) == BiasSum::kPerKey, p.batch * p.num_heads_q * p.seqlen_k);
   return space;
 }
 
@@ -53,9 +53,9 @@ Status run_backward(const BackwardParams& params, Launch& launch) {
   const Problem& p = params.problem;
   const int64_t rows = p.seqlen_q * p.group_size;
   const int64_t query_tiles = divide_up(rows, kTileRows<kManyRows>);
-  BackwardArguments<A> a{params, take_norms<A>(p, launch),
-                         take_space<A>(params, query_tiles, launch), query_tiles,
-                         divide_up(p.seqlen_k, kTileK), 0};
+  BackwardArguments<A> a{
+      params,      take_norms<A>(p, launch),      take_space<A>(params, query_tiles, launch),
+      query_tiles, divide_up(p.seqlen_k, kTileK), 0};
   if (!launch.status().is_ok() || !Steps<A>::find_norms(p, a.norms, launch).is_ok())
     return launch.status();
   Steps<A>::prepare_rows(a, launch);

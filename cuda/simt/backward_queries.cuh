@@ -121,8 +121,8 @@ PTX_FN void differentiate_queries(const BackwardArguments<A>& a, Span queries, S
     multiply_both<Term, Queries::kFirst>(a, shared, s);
     differentiate_rows(a, shared, tile, s);
     store_tile(s, shared.tile);
-    accumulate_query_gradient(a, shared, static_cast<int>(tile.keys.end - tile.keys.begin),
-                              columns, sums);
+    accumulate_query_gradient(a, shared, static_cast<int>(tile.keys.end - tile.keys.begin), columns,
+                              sums);
   }
   weigh_query_gradient<Term>(p, shared.queries, columns, sums.dq);
 }
@@ -147,8 +147,7 @@ PTX_FN void store_column_sums(const Problem& p, const Group& g, Span rows, Colum
     double sum = 0;
     for (int row = 0; row < num_rows; ++row)
       if ((rows.begin + row) % g.num_heads == head)
-        sum += static_cast<double>(
-            load(tile, row * kQuadColumns + static_cast<int>(column)));
+        sum += static_cast<double>(load(tile, row * kQuadColumns + static_cast<int>(column)));
     out[head * p.head_dim + columns.begin + column] = sum;
   }
   ptx::block_sync();
@@ -198,7 +197,7 @@ PTX_FN void backward_queries_item(const BackwardArguments<A>& a, int64_t item) {
   const BackwardShared<A, Term> shared = carve_backward<A, Term>(&at);
   const int64_t slice = item / a.query_tiles % a.slices, head = item / a.query_tiles / a.slices;
   Group g = group_of(p, head / p.num_heads_kv, head % p.num_heads_kv);
-  const int64_t block = divide_up(padded_rows(p, g), kTile) - 1 - item % a.query_tiles;
+  const int64_t block = divide_up(rows_in_memory(p, g), kTile) - 1 - item % a.query_tiles;
   if (block < 0) return;
   BlockPlace here = {block * kTile, slice};
   QuerySums<kRows, kColumns, A> sums = {};
@@ -224,7 +223,8 @@ PTX_FN void backward_queries_item(const BackwardArguments<A>& a, int64_t item) {
 #pragma unroll 1
   for (int i = 0; i < kRows; ++i, turn_rows(sums.dq)) {
     const int64_t row = here.first + thread_place().ty * kRows + i;
-    if (row < padded_rows(p, g)) store_columns(dq_row(a, g, row), columns, p.head_dim, sums.dq[0]);
+    if (row < rows_in_memory(p, g))
+      store_columns(dq_row(a, g, row), columns, p.head_dim, sums.dq[0]);
   }
 }
 

@@ -9,10 +9,10 @@ namespace attnext::cuda::simt {
 
 template <class A>
 PTX_FN double row_dlse(const BackwardParams& params, const Group& g, int64_t row) {
-  return is_present(params.dlse) ? read_element<double>(
-                                       row_pointer(params.problem, g, params.dlse, row),
-                                       dtype_of(params.dlse))
-                                 : 0;
+  return is_present(params.dlse)
+             ? read_element<double>(row_pointer(params.problem, g, params.dlse, row),
+                                    dtype_of(params.dlse))
+             : 0;
 }
 
 template <class A>
@@ -38,8 +38,7 @@ PTX_FN void prepare_row(const BackwardArguments<A>& a, const Group& g, int64_t r
   a.space.lse_log2[at] = rounded;
   a.space.lse_rest[at] =
       is_infinite ? A(0) : static_cast<A>(lse_log2 - static_cast<double>(rounded));
-  a.space.delta[at] =
-      static_cast<A>(static_cast<double>(whole) - row_dlse<A>(params, g, row));
+  a.space.delta[at] = static_cast<A>(static_cast<double>(whole) - row_dlse<A>(params, g, row));
 }
 
 template <class A>
@@ -48,9 +47,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Problem& p = a.params.problem;
   const int64_t rows = p.seqlen_q * p.group_size;
   for_warps(p.batch * p.num_heads_kv * rows, [&](int64_t i) {
-    const GroupRow at = group_row(p, i, rows);
+    const Place at = place_of(p, i, rows);
     const Group g = group_of(p, at.sequence, at.head_kv);
-    if (at.row < g.num_rows) prepare_row(a, g, at.row);
+    if (at.index < g.num_rows) prepare_row(a, g, at.index);
   });
 }
 
@@ -68,8 +67,8 @@ PTX_FN void unnormalise_row(const char* x, const TensorView& t, int64_t count, c
   const A norm = ThreadMath<A>::sqrt(warp_sum(square)), whole = warp_sum(dot);
   const A inverse = norm == A(0) ? A(0) : A(1) / norm, projection = whole * inverse;
   for (int64_t d = lane; d < count; d += 32) {
-    const A value = normalised_gradient(gradient[d], read_at<A>(x, t, d) * inverse, projection,
-                                        inverse);
+    const A value =
+        normalised_gradient(gradient[d], read_at<A>(x, t, d) * inverse, projection, inverse);
     write_element<A>(out + d * out_view.strides[3] * size_of(dtype_of(out_view)),
                      dtype_of(out_view), value);
   }
@@ -82,13 +81,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Problem& p = params.problem;
   const int64_t rows = p.seqlen_q * p.group_size, each = rows + p.seqlen_k;
   for_warps(p.batch * p.num_heads_kv * each, [&](int64_t i) {
-    const GroupRow at = group_row(p, i, each);
+    const Place at = place_of(p, i, each);
     const Group g = group_of(p, at.sequence, at.head_kv);
-    const int64_t key = at.row - rows;
-    if (at.row < g.num_rows)
-      unnormalise_row(row_pointer(p, g, p.q, at.row), p.q, p.head_dim,
-                      a.space.dq + (row_base(p, g) + at.row) * p.head_dim, params.dq,
-                      row_pointer(p, g, params.dq, at.row));
+    const int64_t key = at.index - rows;
+    if (at.index < g.num_rows)
+      unnormalise_row(row_pointer(p, g, p.q, at.index), p.q, p.head_dim,
+                      a.space.dq + (row_base(p, g) + at.index) * p.head_dim, params.dq,
+                      row_pointer(p, g, params.dq, at.index));
     if (key >= 0 && key < g.mask.seqlen_k)
       unnormalise_row(key_pointer(p, g, p.k, key), p.k, p.head_dim,
                       a.space.dk + (key_base(p, g) + key) * p.head_dim, params.dk,

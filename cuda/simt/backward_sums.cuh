@@ -96,8 +96,8 @@ PTX_FN double sum_sharing(const Problem& p, const TensorView& dbias, const int64
                 queries = dbias.shape[2] == 1 ? num_queries : 1;
   double sum = 0;
   for (int64_t i = thread_place().index; i < sequences * heads * queries; i += kThreads)
-    sum += add(index[0] + i / queries / heads, index[1] + i / queries % heads,
-               index[2] + i % queries);
+    sum +=
+        add(index[0] + i / queries / heads, index[1] + i / queries % heads, index[2] + i % queries);
   return block_sum(sum);
 }
 
@@ -125,10 +125,9 @@ PTX_FN void small_bias_item(const BackwardArguments<A>& a, int64_t item) {
                          ? sum_sharing(p, t, index, p.seqlen_q, per_row)
                          : sum_sharing(p, t, index, 1, per_key);
   if (thread_place().index == 0)
-    write_element<double>(
-        element_pointer(t, sequence * t.strides[0] + head * t.strides[1] + query * t.strides[2] +
-                               key * t.strides[3]),
-        dtype_of(t), sum);
+    write_element<double>(element_pointer(t, sequence * t.strides[0] + head * t.strides[1] +
+                                                 query * t.strides[2] + key * t.strides[3]),
+                          dtype_of(t), sum);
 }
 
 template <class A>

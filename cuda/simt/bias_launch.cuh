@@ -18,8 +18,8 @@ void start_bias(BackwardArguments<A> a, Launch& launch) {
   // A tile of one head holds 64 queries, one of a group fewer.
   a.query_tiles = divide_up(p.seqlen_q, kTileRows<kManyRows>);
   a.key_tiles = divide_up(p.seqlen_k, kTileK);
-  const int64_t shared_by = bias == BiasSum::kDense ? shape[0] * shape[1] * a.query_tiles
-                                                    : p.batch * p.num_heads_q;
+  const int64_t shared_by =
+      bias == BiasSum::kDense ? shape[0] * shape[1] * a.query_tiles : p.batch * p.num_heads_q;
   start(launch, "backward_bias_kernel", backward_bias_kernel<A, Term>, shared_by * a.key_tiles,
         kBytes, a);
 }

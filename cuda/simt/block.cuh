@@ -51,7 +51,8 @@ PTX_FN void store_query_rows(const Problem& p, const Group& g, Span rows, int co
     const ScoreRow<A> scores = score_row<A>(p, g, min_of(row, rows.end - 1));
     store_struct(t.scores, i, scores);
     store_pointer(t.q, i, exists ? row_pointer(p, g, p.q, row) : nullptr);
-    if (norms.q) store(t.norms, i, exists ? norms.q[workspace_row(p, g, row)] : A(1));
+    if (norms.q)
+      store(t.norms, i, exists ? norms.q[workspace_row(p, g, position_of(g, row))] : A(1));
     if constexpr (Term::kHasWeight) {
       const int64_t vector = scores.head * p.head_dim;
       store_pointer(t.weight, i, exists ? p.weight + vector : nullptr);
@@ -90,8 +91,7 @@ PTX_FN void store_key_rows(const Problem& p, const Group& g, Span keys, const No
 }
 
 template <class Term, class A>
-PTX_FN RowSource<A> query_source(const Problem& p, const Norms<A>& norms,
-                                 const QueryTables<A>& t) {
+PTX_FN RowSource<A> query_source(const Problem& p, const Norms<A>& norms, const QueryTables<A>& t) {
   RowSource<A> source = row_source<A>(t.q, p.q, p.head_dim);
   source.norms = t.norms;
   source.has_norms = norms.q != nullptr;
@@ -111,8 +111,7 @@ PTX_FN RowSource<A> key_source(const Problem& p, const Norms<A>& norms, const Ke
 // The raw products of the tables' rows: s = term(q, k).
 template <class Term, Queries kQueries, int kRows, class A>
 PTX_FN void multiply_keys(const Problem& p, const Norms<A>& norms, const QueryTables<A>& queries,
-                          const KeyTables<A>& keys, const SlabRoom<A>& room,
-                          A (&s)[kRows][kQuad]) {
+                          const KeyTables<A>& keys, const SlabRoom<A>& room, A (&s)[kRows][kQuad]) {
   const RowSource<A> q = query_source<Term>(p, norms, queries), k = key_source(p, norms, keys);
   const RowSource<A> weight = vector_source<A>(queries.weight, p.head_dim);
   if constexpr (kQueries == Queries::kFirst)

@@ -1,6 +1,6 @@
 // Forward: tiled attention with an online softmax (Dao et al. 2022, arXiv:2205.14135). A block owns
-// a tile of query rows and up to 128 columns of values. Few rows over many keys (decoding) are split
-// over keys at fixed positions and joined in order (combine.cuh).
+// a tile of query rows and up to 128 columns of values. Few rows over many keys (decoding) are
+// split over keys at fixed positions and joined in order (combine.cuh).
 #pragma once
 
 #include "ptx/launch.h"
@@ -111,24 +111,25 @@ PTX_FN void compute_scores(const Problem& p, SharedArray<Group> group, const Nor
 // at fixed positions.
 PTX_FN Span reachable_tiles(const Mask& mask, Span queries, Span keys) {
   const Span reachable = reachable_keys(mask, queries);
-  return {max_of(keys.begin, reachable.begin / kTileK * kTileK),
-          min_of(keys.end, reachable.end)};
+  return {max_of(keys.begin, reachable.begin / kTileK * kTileK), min_of(keys.end, reachable.end)};
 }
 
 // The block's rows attend the keys of `range`.
 template <class Term, int kRows, class A, int kColumns>
-PTX_FN void attend(const ForwardArguments<A>& a, Span queries, Span range, Columns columns, const ForwardShared<A, Term, kRows>& shared,
-                   RowStates<kRows, A>& states, A (&o)[kRows][kColumns]) {
+PTX_FN void attend(const ForwardArguments<A>& a, Span queries, Span range, Columns columns,
+                   const ForwardShared<A, Term, kRows>& shared, RowStates<kRows, A>& states,
+                   A (&o)[kRows][kColumns]) {
   const Problem& p = a.params.problem;
   const RowSource<A> v = row_source<A>(shared.keys.v, p.v, p.head_dim_v);
   for (int64_t begin = range.begin; begin < range.end; begin += kTileK) {
     const KeyTile tile = key_tile(load_struct(shared.group, 0).mask, queries, range, begin, kTileK);
     if (tile.keys.begin == tile.keys.end) continue;
     A s[kRows][kQuad], rescale[kRows];
-    compute_scores<Term>(p, shared.group, a.norms, shared.queries, shared.keys, shared.room, tile, s);
+    compute_scores<Term>(p, shared.group, a.norms, shared.queries, shared.keys, shared.room, tile,
+                         s);
     soften(s, states, rescale);
     rescale_rows(rescale, o);
-    if (p.dropout.probability > 0) 
+    if (p.dropout.probability > 0)
       drop_weights(p, load_struct(shared.group, 0).sequence, shared.queries.scores, tile, s);
     store_tile(s, shared.p);
     accumulate(shared.p, v, static_cast<int>(tile.keys.end - tile.keys.begin), columns,
@@ -146,10 +147,10 @@ PTX_FN void store_rows(const ForwardArguments<A>& a, const Group& g, int64_t fir
 #pragma unroll 1
   for (int i = 0; i < kRows; ++i, turn_rows(o), turn(states.row_max), turn(states.row_sum)) {
     const int64_t row = first + place.ty * kRows + i;
-    if (row >= padded_rows(p, g)) continue;
+    if (row >= rows_in_memory(p, g)) continue;
     // Rows beyond a sequence's q_lengths exist in memory only.
     FinishedRow<A> finished = {A(0), negative_infinity<A>(), true};
-    if (row < g.num_rows) finished = finish_state(p, g, row, states.row_max[0], states.row_sum[0]);
+    if (row < g.num_rows) finished = finish_row_of(p, g, row, states.row_max[0], states.row_sum[0]);
     if (place.tx == 0 && columns.begin == 0 && is_present(params.lse))
       write_element<A>(row_pointer(p, g, params.lse, row), dtype_of(params.lse), finished.lse);
     char* out_row = row_pointer(p, g, out, row);
@@ -159,16 +160,15 @@ PTX_FN void store_rows(const ForwardArguments<A>& a, const Group& g, int64_t fir
 #pragma unroll
       for (int j = 0; j < kQuad; ++j)
         values[j] = (finished.is_empty ? A(0) : o[0][quad * kQuad + j]) * finished.factor;
-      write_quad<A>(out_row, dtype_of(out), out.strides[3],
-                    columns.begin + column_of(quad * kQuad), p.head_dim_v, values);
+      write_quad<A>(out_row, dtype_of(out), out.strides[3], columns.begin + column_of(quad * kQuad),
+                    p.head_dim_v, values);
     }
   }
 }
 
 template <int kRows, class A, int kColumns>
 PTX_FN void store_split(const ForwardArguments<A>& a, const Group& g, int64_t split,
-                        Columns columns, RowStates<kRows, A>& states,
-                        A (&o)[kRows][kColumns]) {
+                        Columns columns, RowStates<kRows, A>& states, A (&o)[kRows][kColumns]) {
   const Problem& p = a.params.problem;
   const SplitStates<A>& out = a.splits;
   const ThreadPlace place = thread_place();
@@ -208,7 +208,7 @@ PTX_FN ForwardPlace forward_place(const ForwardArguments<A>& a, const Group& g, 
   if (splits > 1) return {slice, 0, splits, index, index < splits};
   // The last rows of a causal sequence have the most keys: first, so that the end is shared out
   // evenly.
-  const int64_t block = divide_up(padded_rows(p, g), kTileRows<kRows>) - 1 - index;
+  const int64_t block = divide_up(rows_in_memory(p, g), kTileRows<kRows>) - 1 - index;
   return {slice, block, 1, 0, block >= 0};
 }
 
@@ -233,8 +233,7 @@ PTX_FN void forward_item(const ForwardArguments<A>& a, int64_t item) {
     store_query_rows<Term>(p, g, rows, kTileQ, a.norms, shared.queries);
     const Span queries = queries_of(g, rows), all = {0, g.mask.seqlen_k};
     const int64_t begin = place.split * kSplitKeys;
-    const Span keys =
-        place.splits > 1 ? Span{begin, min_of(begin + kSplitKeys, all.end)} : all;
+    const Span keys = place.splits > 1 ? Span{begin, min_of(begin + kSplitKeys, all.end)} : all;
     const Span range = reachable_tiles(g.mask, queries, keys);
     ptx::block_sync();
     attend(a, queries, range, columns, shared, states, o);

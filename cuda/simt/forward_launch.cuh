@@ -49,9 +49,10 @@ Status run_forward(const ForwardParams& params, Launch& launch) {
   const int64_t rows = p.seqlen_q * p.group_size;
   // A small tile for few rows only where it matters: an instance of its own costs compile time.
   constexpr bool kHasSmallTile = Term::kIsBilinear && sizeof(A) == 4;
-  const Status status = kHasSmallTile && rows <= kTileRows<kFewRows>
-                            ? start_forward<A, Term, kHasSmallTile ? kFewRows : kManyRows>(a, launch)
-                            : start_forward<A, Term, kManyRows>(a, launch);
+  const Status status =
+      kHasSmallTile && rows <= kTileRows<kFewRows>
+          ? start_forward<A, Term, kHasSmallTile ? kFewRows : kManyRows>(a, launch)
+          : start_forward<A, Term, kManyRows>(a, launch);
   if (!status.is_ok() || a.splits.num_splits == 1) return status;
   return Steps<A>::join_splits(a, launch);
 }

@@ -43,8 +43,7 @@ PTX_FN BlockWeights<kRows, A> find_weights(const Problem& p, const Norms<A>& nor
   RowStates<kRows, A> states;
   reset(states);
   for (int64_t begin = range.begin; begin < range.end; begin += kTileK) {
-    const KeyTile tile =
-        key_tile(load_struct(shared.group, 0).mask, queries, range, begin, kTileK);
+    const KeyTile tile = key_tile(load_struct(shared.group, 0).mask, queries, range, begin, kTileK);
     if (tile.keys.begin == tile.keys.end) continue;
     A s[kRows][kQuad], rescale[kRows];
     compute_scores<Term>(p, shared.group, norms, shared.queries, shared.keys, shared.room, tile, s);
@@ -57,7 +56,7 @@ PTX_FN BlockWeights<kRows, A> find_weights(const Problem& p, const Norms<A>& nor
   for (int i = 0; i < kRows; ++i, turn(states.row_max), turn(states.row_sum)) {
     const int64_t row = rows.begin + thread_place().ty * kRows + i;
     FinishedRow<A> finished = {A(0), A(0), true};
-    if (row < rows.end) finished = finish_state(p, g, row, states.row_max[0], states.row_sum[0]);
+    if (row < rows.end) finished = finish_row_of(p, g, row, states.row_max[0], states.row_sum[0]);
     turn(w.row_max), turn(w.base), turn(w.factor), turn(w.lse);
     w.row_max[kRows - 1] = states.row_max[0];
     w.base[kRows - 1] = ThreadMath<A>::finite_or_zero(states.row_max[0]);
@@ -72,8 +71,7 @@ template <class Term, int kRows, class A, class F>
 PTX_FN void for_score_tiles(const Problem& p, const Norms<A>& norms, Span queries, Span range,
                             const ForwardShared<A, Term, kRows>& shared, F&& visit) {
   for (int64_t begin = range.begin; begin < range.end; begin += kTileK) {
-    const KeyTile tile =
-        key_tile(load_struct(shared.group, 0).mask, queries, range, begin, kTileK);
+    const KeyTile tile = key_tile(load_struct(shared.group, 0).mask, queries, range, begin, kTileK);
     if (tile.keys.begin == tile.keys.end) continue;
     A s[kRows][kQuad];
     compute_scores<Term>(p, shared.group, norms, shared.queries, shared.keys, shared.room, tile, s);
@@ -137,20 +135,20 @@ PTX_FN void weights_item(const WeightsArguments<A>& a, int64_t item) {
   const Span queries = queries_of(g, rows);
   const Span range = reachable_tiles(g.mask, queries, {0, g.mask.seqlen_k});
   BlockWeights<kRows, A> w = find_weights(p, a.norms, rows, queries, range, shared);
-  for_score_tiles(p, a.norms, queries, range, shared, [&](const KeyTile& tile,
-                                                          A (&s)[kManyRows][kQuad]) {
-    const Group again = load_struct(shared.group, 0);
+  for_score_tiles(
+      p, a.norms, queries, range, shared, [&](const KeyTile& tile, A(&s)[kManyRows][kQuad]) {
+        const Group again = load_struct(shared.group, 0);
 #pragma unroll 1
-    for (int i = 0; i < kManyRows; ++i, turn_rows(s), turn(w.base), turn(w.factor)) {
-      const int64_t row = rows.begin + place.ty * kManyRows + i;
-      if (row >= rows.end) continue;
+        for (int i = 0; i < kManyRows; ++i, turn_rows(s), turn(w.base), turn(w.factor)) {
+          const int64_t row = rows.begin + place.ty * kManyRows + i;
+          if (row >= rows.end) continue;
 #pragma unroll
-      for (int j = 0; j < kQuad; ++j)
-        s[0][j] = ThreadMath<A>::exp2(s[0][j] - w.base[0]) * w.factor[0];
-      write_quad<A>(weights_row(params, again, row), dtype_of(params.p), params.p.strides[3],
-                    tile.keys.begin + place.tx * kQuad, tile.keys.end, s[0]);
-    }
-  });
+          for (int j = 0; j < kQuad; ++j)
+            s[0][j] = ThreadMath<A>::exp2(s[0][j] - w.base[0]) * w.factor[0];
+          write_quad<A>(weights_row(params, again, row), dtype_of(params.p), params.p.strides[3],
+                        tile.keys.begin + place.tx * kQuad, tile.keys.end, s[0]);
+        }
+      });
 }
 
 template <class A, class Term>
@@ -198,7 +196,7 @@ PTX_FN void row_stats_item(const StatsArguments<A>& a, int64_t item) {
   const int64_t head = item / a.query_tiles, first = item % a.query_tiles * kTile;
   const Group g = group_of(p, head / p.num_heads_kv, head % p.num_heads_kv);
   const Span rows = {first, min_of(first + kTile, g.num_rows)};
-  const int64_t padded = min_of(first + kTile, padded_rows(p, g));
+  const int64_t padded = min_of(first + kTile, rows_in_memory(p, g));
   for (int64_t row = max_of(first, g.num_rows) + place.index; row < padded; row += kThreads)
     write_absent_row<A>(params, g, row);
   if (rows.begin >= rows.end) return;
@@ -208,13 +206,12 @@ PTX_FN void row_stats_item(const StatsArguments<A>& a, int64_t item) {
   const BlockWeights<kRows, A> w = find_weights(p, a.norms, rows, queries, range, shared);
   A entropy[kRows] = {};
   if (is_present(params.entropy))
-    for_score_tiles(p, a.norms, queries, range, shared,
-                    [&](const KeyTile&, A (&s)[kManyRows][kQuad]) {
+    for_score_tiles(
+        p, a.norms, queries, range, shared, [&](const KeyTile&, A(&s)[kManyRows][kQuad]) {
 #pragma unroll
-                      for (int i = 0; i < kManyRows; ++i)
-                        entropy[i] += entropy_of(s[i], w.base[i], w.factor[i],
-                                                 ThreadMath<A>::log(w.factor[i]));
-                    });
+          for (int i = 0; i < kManyRows; ++i)
+            entropy[i] += entropy_of(s[i], w.base[i], w.factor[i], ThreadMath<A>::log(w.factor[i]));
+        });
 #pragma unroll
   for (int i = 0; i < kRows; ++i) {
     const int64_t row = first + place.ty * kRows + i;
@@ -243,8 +240,7 @@ template <class Term, int kRows, class A>
 PTX_FN void add_tile_mass(const StatsArguments<A>& a, const Group& g, Span rows, int64_t key,
                           const ForwardShared<A, Term, kRows>& shared, double (&sum)[kQuad]) {
   const Problem& p = a.params.problem;
-  const KeyTile tile =
-      key_tile(g.mask, queries_of(g, rows), {0, g.mask.seqlen_k}, key, kTileK);
+  const KeyTile tile = key_tile(g.mask, queries_of(g, rows), {0, g.mask.seqlen_k}, key, kTileK);
   if (tile.keys.begin == tile.keys.end) return;
   start_rows(p, g, a.norms, rows, shared);
   A s[kRows][kQuad];
@@ -254,7 +250,7 @@ PTX_FN void add_tile_mass(const StatsArguments<A>& a, const Group& g, Span rows,
   for (int i = 0; i < kRows; ++i) {
     const int64_t row = rows.begin + thread_place().ty * kRows + i;
     if (row >= rows.end) continue;
-    const int64_t at = workspace_row(p, again, row);
+    const int64_t at = workspace_row(p, again, position_of(again, row));
     const A base = a.weights.base[at], factor = a.weights.factor[at];
 #pragma unroll
     for (int j = 0; j < kQuad; ++j)
@@ -282,7 +278,7 @@ PTX_FN void key_mass_item(const StatsArguments<A>& a, int64_t item) {
   store_values<kQuad>(parts, place.ty * kTileK + place.tx * kQuad, sum);
   ptx::block_sync();
   const int64_t key = begin + place.index;
-  if (place.index >= kTileK || key >= padded_keys(p, g)) return;
+  if (place.index >= kTileK || key >= keys_in_memory(p, g)) return;
   double whole = 0;
   for (int ty = 0; ty < kSide; ++ty) whole += load(parts, ty * kTileK + place.index);
   const TensorView& t = a.params.key_mass;

@@ -26,7 +26,9 @@ Status run_stats(const StatsParams& params, Launch& launch) {
   static_assert(kBytes <= kMaxSharedBytes);
   const Problem& p = params.problem;
   const bool has_mass = is_present(params.key_mass);
-  StatsArguments<A> a{params, take_norms<A>(p, launch), {nullptr, nullptr},
+  StatsArguments<A> a{params,
+                      take_norms<A>(p, launch),
+                      {nullptr, nullptr},
                       divide_up(p.seqlen_q * p.group_size, kTileRows<kManyRows>),
                       divide_up(p.seqlen_k, kTileK)};
   const int64_t rows = has_mass ? workspace_rows(p) : 0;

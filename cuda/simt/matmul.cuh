@@ -18,9 +18,9 @@ PTX_FN void add_products(A (&a)[kRows], const A (&b)[kQuad], A (&w)[kWeights],
   for (int i = 0; i < kRows; ++i, turn_rows(sum), turn(a)) {
 #pragma unroll
     for (int j = 0; j < kQuad; ++j)
-      sum[0][j] = Term::template add<ThreadMath<A>>(
-          sum[0][j], kIsFirst ? a[0] : b[j], kIsFirst ? b[j] : a[0],
-          Term::kHasWeight ? w[kIsFirst ? 0 : j] : A(0));
+      sum[0][j] = Term::template add<ThreadMath<A>>(sum[0][j], kIsFirst ? a[0] : b[j],
+                                                    kIsFirst ? b[j] : a[0],
+                                                    Term::kHasWeight ? w[kIsFirst ? 0 : j] : A(0));
     if constexpr (kIsFirst) turn(w);
   }
 }
@@ -93,16 +93,20 @@ PTX_FN int tile_index(int b, int a) {
   return b * kTileRows<kRows> + (a ^ b / kQuad % kSide * kRows);
 }
 
-// tile[b][a] <- x[a][b].
+// tile[b][a] <- x[a][b]: of all of the thread's own b, and of the one at `j`.
+template <int kRows, class A>
+PTX_FN void store_tile_column(SharedArray<A> tile, int j, const A (&x)[kRows]) {
+  const ThreadPlace place = thread_place();
+  store_values<kRows>(tile, tile_index<kRows>(place.tx * kQuad + j, place.ty * kRows), x);
+}
 template <int kRows, class A>
 PTX_FN void store_tile(const A (&x)[kRows][kQuad], SharedArray<A> tile) {
-  const ThreadPlace place = thread_place();
 #pragma unroll
   for (int j = 0; j < kQuad; ++j) {
     A column[kRows];
 #pragma unroll
     for (int i = 0; i < kRows; ++i) column[i] = x[i][j];
-    store_values<kRows>(tile, tile_index<kRows>(place.tx * kQuad + j, place.ty * kRows), column);
+    store_tile_column(tile, j, column);
   }
 }
 

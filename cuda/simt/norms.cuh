@@ -30,11 +30,12 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Problem& p = a.problem;
   const int64_t rows = p.seqlen_q * p.group_size, each = rows + p.seqlen_k;
   for_warps(p.batch * p.num_heads_kv * each, [&](int64_t i) {
-    const GroupRow at = group_row(p, i, each);
+    const Place at = place_of(p, i, each);
     const Group g = group_of(p, at.sequence, at.head_kv);
-    const int64_t key = at.row - rows;
-    if (at.row < g.num_rows)
-      store_norm(row_pointer(p, g, p.q, at.row), p.q, p.head_dim, a.q + row_base(p, g) + at.row);
+    const int64_t key = at.index - rows;
+    if (at.index < g.num_rows)
+      store_norm(row_pointer(p, g, p.q, at.index), p.q, p.head_dim,
+                 a.q + row_base(p, g) + at.index);
     if (key >= 0 && key < g.mask.seqlen_k)
       store_norm(key_pointer(p, g, p.k, key), p.k, p.head_dim, a.k + key_base(p, g) + key);
   });

@@ -1,5 +1,6 @@
-// The passes of each instance, and the steps of them that no kind of score changes. Their definitions
-// lie in *_launch.cuh; cuda/instances.txt says which are compiled, each into a file of its own.
+// The passes of each instance, and the steps of them that no kind of score changes. Their
+// definitions lie in *_launch.cuh; cuda/instances.txt says which are compiled, each into a file of
+// its own.
 #pragma once
 
 #include "kernels.h"

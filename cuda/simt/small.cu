@@ -12,8 +12,7 @@ namespace {
 PTX_FN char* merged_row(const TensorView& t, const int64_t (&shape)[4], int64_t row) {
   const int64_t query = row % shape[2], head = row / shape[2] % shape[1],
                 batch = row / shape[2] / shape[1];
-  return element_pointer(t,
-                         batch * t.strides[0] + head * t.strides[1] + query * t.strides[2]);
+  return element_pointer(t, batch * t.strides[0] + head * t.strides[1] + query * t.strides[2]);
 }
 
 PTX_FN double part_lse(const MergeParams& m, int64_t part, int64_t row) {
@@ -21,8 +20,8 @@ PTX_FN double part_lse(const MergeParams& m, int64_t part, int64_t row) {
   return read_element<double>(merged_row(t, m.out.shape, row), dtype_of(t));
 }
 
-// Of the parts that have keys. A part without, lse -inf, does not count, whatever its out holds; all
-// others do, so that NaN reaches the result.
+// Of the parts that have keys. A part without, lse -inf, does not count, whatever its out holds;
+// all others do, so that NaN reaches the result.
 PTX_FN double merged_lse(const MergeParams& m, int64_t row) {
   const double none = negative_infinity<double>();
   double largest = none, sum = 0;
@@ -51,8 +50,8 @@ PTX_FN void merge_row(const MergeParams& m, int64_t row) {
     for (int64_t i = 0; i < m.count; ++i) {
       const double part = part_lse(m, i, row);
       if (part == none) continue;
-      sum += exp(part - lse) *
-             read_at<double>(merged_row(m.outs[i], m.out.shape, row), m.outs[i], d);
+      sum +=
+          exp(part - lse) * read_at<double>(merged_row(m.outs[i], m.out.shape, row), m.outs[i], d);
     }
     write_element<double>(out + d * bytes, dtype_of(m.out), sum);
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "attention/softmax.h"
+#include "common/finish.cuh"
 #include "simt/tile.cuh"
 
 namespace attnext::cuda::simt {
@@ -54,25 +55,13 @@ PTX_FN void join_sums(RowStates<kRows, A>& states) {
   for (int i = 0; i < kRows; ++i) states.row_sum[i] = row_sum_of(states.row_sum[i]);
 }
 
-// What a row's state, its sum whole, is worth: the factor of what it accumulated, and its lse.
-// Accumulated values of a row that is_empty are to be taken as 0: 0 * infinity of a masked value
-// must not reach it.
 template <class A>
-struct FinishedRow {
-  A factor, lse;
-  bool is_empty;
-};
-
-template <class A>
-PTX_FN FinishedRow<A> finish_state(const Problem& p, const Group& g, int64_t row, A row_max,
-                                   A row_sum) {
-  const A sink =
-      p.sinks ? static_cast<A>(p.sinks[head_of(g, row)] * kLog2E) : negative_infinity<A>();
-  const RowResult<A> result = finish_row<ThreadMath<A>>(row_max, row_sum, sink, A(kLn2));
-  if (row_max != negative_infinity<A>()) return {result.factor, result.lse, false};
-  const bool has_key = has_visible_key(p, g, row);
-  const A factor = empty_row_factor<A>(has_key);
-  return {factor, has_key ? factor : result.lse, true};
+PTX_FN FinishedRow<A> finish_row_of(const Problem& p, const Group& g, int64_t row, A row_max,
+                                    A row_sum) {
+  const Position at = position_of(g, row);
+  FinishedRow<A> finished = finish_state(p, at.head, row_max, row_sum);
+  if (finished.is_empty) finish_empty(has_visible_key(p, g, at, 0, 1), &finished);
+  return finished;
 }
 
 }  // namespace attnext::cuda::simt

@@ -34,8 +34,8 @@ template <class A, class Term>
 constexpr int kQuads = sizeof(A) == 4 && Term::kIsBilinear ? 2 : 1;
 constexpr int kQuadColumns = kSide * kQuad;
 
-// Keys a split takes when there are too few query rows to share out (decoding). Fixed positions: the
-// bits of a result must not depend on how many multiprocessors there are.
+// Keys a split takes when there are too few query rows to share out (decoding). Fixed positions:
+// the bits of a result must not depend on how many multiprocessors there are.
 constexpr int64_t kSplitKeys = 512;
 
 // More shared memory than this a kernel must not use: what sm_75 offers.
@@ -64,9 +64,9 @@ PTX_FN A row_maximum_of(A x) {
   return x;
 }
 
-// Rows of registers cannot be indexed by a loop that stays one. A loop that works on row 0 and turns
-// the rows after each step visits all of them, once each, and leaves them as they were: a quarter of
-// the code, for a few moves.
+// Rows of registers cannot be indexed by a loop that stays one. A loop that works on row 0 and
+// turns the rows after each step visits all of them, once each, and leaves them as they were: a
+// quarter of the code, for a few moves.
 template <int kRows, int kColumns, class A>
 PTX_FN void turn_rows(A (&x)[kRows][kColumns]) {
 #pragma unroll
@@ -95,25 +95,13 @@ PTX_FN void turn_columns(A (&x)[kRows][kColumns]) {
 template <class A, int kRows>
 constexpr int kRowsAtOnce = sizeof(A) == 8 ? 1 : kRows;
 
-// Blocks are counted in 64 bits, over the two axes of a grid.
+// Of the two axes that blocks are counted over.
 constexpr int64_t kGridColumns = int64_t{1} << 30;
-
-PTX_FN int64_t block_number() {
-  return int64_t{ptx::block_index().y} * ptx::grid_size().x + ptx::block_index().x;
-}
 
 // Calls work(i) for i in [0, count), a block each.
 template <class F>
 PTX_FN void for_blocks(int64_t count, F&& work) {
   if (block_number() < count) work(block_number());
-}
-
-// Rows of outputs that lie beyond a sequence's own are written too, unless packed.
-PTX_FN int64_t padded_rows(const Problem& p, const Group& g) {
-  return p.is_packed ? g.num_rows : p.seqlen_q * g.num_heads;
-}
-PTX_FN int64_t padded_keys(const Problem& p, const Group& g) {
-  return p.is_packed ? g.mask.seqlen_k : p.seqlen_k;
 }
 
 }  // namespace attnext::cuda::simt

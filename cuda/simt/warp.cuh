@@ -43,15 +43,6 @@ PTX_FN void for_threads(int64_t count, F&& work) {
   if (i < count) work(i);
 }
 
-// A row of a group, counted over all groups of the longest sequence's size.
-struct GroupRow {
-  int64_t sequence, head_kv, row;
-};
-PTX_FN GroupRow group_row(const Problem& p, int64_t index, int64_t rows_per_group) {
-  const int64_t group = index / rows_per_group;
-  return {group / p.num_heads_kv, group % p.num_heads_kv, index % rows_per_group};
-}
-
 template <class A>
 PTX_FN A read_at(const char* row, const TensorView& t, int64_t d) {
   const int64_t stride = t.ndim == 0 ? 1 : t.strides[t.ndim - 1];

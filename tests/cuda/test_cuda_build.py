@@ -30,6 +30,7 @@ GATED = [
     ("mma_keys_f32_128_80_options", "90a", r"HMMA\.1688\.F32\.TF32"),
     ("simt_forward_f32_dot", "86", r"FFMA"),
     ("simt_backward_f64_dot", "80", r"DFMA"),
+    ("simt_backward_f64_square", "90a", r"DFMA"),
 ]
 
 

@@ -9,20 +9,21 @@ import pytest
 import native_build
 
 # What is asked of each beside a quick run: the smallest case there is.
-DRIVERS = {
-    "correctness": ["--only", "d64-s63-causal-gqa1-bfloat16"],
-    "sanitizers": ["--only", "memcheck-d64"],
-    "determinism": ["--only", "causal-d64-float16", "--repeats", "3"],
-    "timing": ["--only", "d64-s512-causal-forward"],
-}
+DRIVERS = [
+    ("correctness", ["--only", "d64-s63-causal-gqa1-bfloat16"]),
+    ("sanitizers", ["--only", "memcheck-d64"]),
+    ("determinism", ["--only", "causal-d64-float16", "--repeats", "3"]),
+    ("timing", ["--only", "d64-s512-causal-forward"]),
+    ("timing", ["--only", "d64-s2048-causal-backward-float32"]),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("driver", DRIVERS)
-def test_driver(driver, tmp_path, emulated):
+@pytest.mark.parametrize(("driver", "arguments"), DRIVERS)
+def test_driver(driver, arguments, tmp_path, emulated):
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.gpu.{driver}", "--backend", emulated, "--limit", "200",
-         "--output", tmp_path, *DRIVERS[driver]],
+         "--output", tmp_path, *arguments],
         cwd=native_build.ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
