@@ -49,6 +49,32 @@ def test_any_number_of_threads(name, dtype):
     assert all(other == found[0] for other in found)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("option", ["", "causal", "window", "mask", "alibi_slopes", "dropout"])
+def test_blocks_of_many_rows(option, dtype):
+    """A long sequence is cut into fewer, larger blocks for fewer threads."""
+    rng = np.random.default_rng(1)
+    seqlen = 1700
+    q, k, v = (rng.normal(size=(1, 1, seqlen, 16)).astype(dtype) for _ in range(3))
+    options = {
+        "": {},
+        "causal": {"causal": True},
+        "window": {"window": (300, 40)},
+        "mask": {"mask": rng.random((seqlen, seqlen)) < 0.7},
+        "alibi_slopes": {"alibi_slopes": np.array([0.3])},
+        "dropout": {"dropout": 0.2, "seed": 5},
+    }[option]
+    found = []
+    for count in (1, 8):
+        attnext.set_num_threads(count)
+        told = attnext.explain(q, k, v, **options)
+        found.append((bits(attnext.attention(q, k, v, return_lse=True, **options)), told))
+    (one, told_one), (many, told_many) = found
+    assert one == many
+    if "avx512" in attnext.explain(q, k, v)["isa"] and option != "alibi_slopes":
+        assert told_one["tile_q"] > told_many["tile_q"]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("seqlens", [(65, 130), (1, 2000), (4, 513), (200, 200)])
 def test_any_batch(seqlens, dtype):

@@ -32,13 +32,13 @@ struct Pieces {
 
 template <class A>
 static Pieces count_pieces(const Problem& p) {
-  const int64_t panels = panels_of_block<A>(p);
-  Pieces pieces = {0, 1, panels * kPanelLanes<A>, 0, 0};
+  const Memory first(static_cast<int64_t>(sizeof(int64_t)) * (p.batch + 1));
+  const ForwardPlan plan = plan_forward<A>(p, reinterpret_cast<int64_t*>(first.data()));
+  const int64_t panels = plan.large_heads > 0 ? kManyPanels : kMaxPanels;
+  Pieces pieces = {num_items(plan.items), 1, panels * kPanelLanes<A>, 0, 0};
   for (int64_t i = 0; i < p.batch; ++i) {
-    const ForwardCut cut = cut_forward<A>(p, i, panels);
     const Mask& m = p.sequences[i].mask;
-    pieces.items += p.num_heads_kv * cut.blocks * cut.splits;
-    pieces.splits = max_of(pieces.splits, cut.splits);
+    pieces.splits = max_of(pieces.splits, cut_forward<A>(p, i, panels).splits);
     pieces.most_rows = max_of(pieces.most_rows, m.seqlen_q * p.group_size);
     pieces.most_keys = max_of(pieces.most_keys, m.seqlen_k);
   }

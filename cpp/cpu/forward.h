@@ -213,7 +213,7 @@ static void join_splits(const ForwardParams& params, const ForwardPlan& plan, in
                         int64_t head_kv, char* split_memory, ForwardScratch<A>& w) {
   const Problem& p = params.problem;
   const Group g = group_of(p, sequence, head_kv);
-  const int64_t splits = cut_forward<A>(p, sequence, plan.panels).splits;
+  const int64_t splits = cut_forward<A>(p, sequence, kMaxPanels).splits;
   if (splits == 1) return;
   load_block<A, Term>(g, {0, g.num_rows}, w);
   for (int64_t split = 0; split < splits; ++split) {

@@ -23,37 +23,50 @@ static ForwardCut cut_forward(const Problem& p, int64_t sequence, int64_t panels
           has_few_rows ? max_of(1, divide_up(m.seqlen_k, kSplitKeys)) : 1};
 }
 
-// The panels of a block: many, unless workers would then run out of blocks. A row's bits are the
-// same in any block of whole panels, so that this may depend on how many workers there are.
-template <class A>
-static int64_t panels_of_block(const Problem& p) {
-  int64_t blocks = 0, most = 0;
-  for (int64_t i = 0; i < p.batch; ++i) {
-    const ForwardCut cut = cut_forward<A>(p, i, kManyPanels);
-    blocks += p.num_heads_kv * cut.blocks;
-    most = max_of(most, cut.blocks);
-  }
-  const bool is_long = most >= kBlocksToShare;
-  return is_long && blocks >= kBlocksToShare * num_workers(blocks, score_flops(p, 2)) ? kManyPanels
-                                                                                      : kMaxPanels;
-}
-
+// The first `large_heads` (of all sequences, one after another) are cut into blocks of many panels,
+// the others into smaller ones, so that all workers end at about the same time.
 struct ForwardPlan {
   Schedule items;
-  int64_t panels;
+  int64_t large_heads;
   bool has_splits;
   int workers;
 };
 
+// How many heads have large blocks: as many as leave each worker some smaller ones, or none. A
+// row's bits are the same in any block of whole panels, so that this may depend on how many workers
+// there are; but not under ALiBi, where a block's last row says in which order it goes over the
+// keys.
+template <class A>
+static int64_t count_large_heads(const Problem& p) {
+  int64_t blocks = 0, fewest = kLargeBlocksToShare;
+  for (int64_t i = 0; i < p.batch; ++i) {
+    const int64_t of_head = cut_forward<A>(p, i, kManyPanels).blocks;
+    blocks += p.num_heads_kv * of_head;
+    fewest = min_of(fewest, of_head);
+  }
+  const int64_t workers = num_workers(blocks, score_flops(p, 2));
+  if (p.alibi_slopes || blocks < kLargeBlocksToShare * workers) return 0;
+  return max_of(0, p.batch * p.num_heads_kv - divide_up(workers, max_of(fewest, 1)));
+}
+
+// Heads of a sequence with large blocks.
+ATTNEXT_HD int64_t large_heads_of(const Problem& p, const ForwardPlan& plan, int64_t sequence) {
+  return clamp_to(plan.large_heads - sequence * p.num_heads_kv, 0, p.num_heads_kv);
+}
+
 // `first` has room for batch + 1.
 template <class A>
 static ForwardPlan plan_forward(const Problem& p, int64_t* first) {
-  ForwardPlan plan = {{}, panels_of_block<A>(p), false, 1};
-  plan.items = make_schedule(p, first, [&](int64_t sequence) {
-    const ForwardCut cut = cut_forward<A>(p, sequence, plan.panels);
-    plan.has_splits = plan.has_splits || cut.splits > 1;
-    return cut.blocks * cut.splits;
-  });
+  ForwardPlan plan = {{first, p.num_heads_kv, p.batch}, count_large_heads<A>(p), false, 1};
+  first[0] = 0;
+  for (int64_t i = 0; i < p.batch; ++i) {
+    const ForwardCut large = cut_forward<A>(p, i, kManyPanels),
+                     small = cut_forward<A>(p, i, kMaxPanels);
+    const int64_t num_large = large_heads_of(p, plan, i);
+    first[i + 1] = first[i] + small.splits * (num_large * large.blocks +
+                                              (p.num_heads_kv - num_large) * small.blocks);
+    plan.has_splits = plan.has_splits || small.splits > 1;
+  }
   plan.workers = num_workers(num_items(plan.items), score_flops(p, 2));
   return plan;
 }
@@ -70,12 +83,21 @@ struct ForwardPlace {
 
 template <class A>
 static ForwardPlace forward_place(const Problem& p, const ForwardPlan& plan, int64_t item) {
-  const Place place = place_of(plan.items, item);
-  const Group g = group_of(p, place.sequence, place.head_kv);
-  const ForwardCut cut = cut_forward<A>(p, place.sequence, plan.panels);
-  const int64_t block = cut.blocks - 1 - place.index / cut.splits;
+  const int64_t sequence = sequence_of(plan.items, item);
+  int64_t within = item - plan.items.first[sequence], head = 0;
+  ForwardCut cut = cut_forward<A>(p, sequence, kManyPanels);
+  const int64_t num_large = large_heads_of(p, plan, sequence),
+                large_items = num_large * cut.blocks * cut.splits;
+  if (within >= large_items) {
+    within -= large_items;
+    head = num_large;
+    cut = cut_forward<A>(p, sequence, kMaxPanels);
+  }
+  const int64_t per_head = cut.blocks * cut.splits, index = within % per_head;
+  const Group g = group_of(p, sequence, head + within / per_head);
+  const int64_t block = cut.blocks - 1 - index / cut.splits;
   const Span rows = {block * cut.block_rows, min_of((block + 1) * cut.block_rows, g.num_rows)};
-  return {g, cut, rows, place.index % cut.splits, place.index == 0};
+  return {g, cut, rows, index % cut.splits, index == 0};
 }
 
 }  // namespace ATTNEXT_ISA_NAMESPACE

@@ -112,7 +112,7 @@ struct SoftenScores {
   A* sum;          // [lanes]
   A* rounded_sum;  // [lanes], of paired terms
   Operand<Term, A>* p;
-  RowsAhead* ahead;  // [2]
+  RowsAhead* ahead;  // [2]; null, unless paired: nothing to ask for
   inline __attribute__((always_inline)) void move_to(int64_t lane) {
     ATTNEXT_ISA_NAMESPACE::move_to<A>(lane, &modifiers);
     base += lane;
@@ -123,8 +123,11 @@ struct SoftenScores {
   }
   template <int kKeys, int kVectors>
   inline __attribute__((always_inline)) void finish(int64_t key, Vec<A> (&s)[kKeys][kVectors]) {
-    fetch_rows(&ahead[0]);
-    fetch_rows(&ahead[1]);
+    // The question spares 5 % at head_dim 8; around pairs gcc makes worse code of it (3 points).
+    if (kIsPaired<Term> || ahead) {
+      fetch_rows(&ahead[0]);
+      fetch_rows(&ahead[1]);
+    }
     if constexpr (!kIsPlain) modify<A>(modifiers, key, s);
     // A weight is stored as soon as it is there: held back, most would be spilled first.
     ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
@@ -139,7 +142,7 @@ struct SoftenScores {
           Vec<A> x = s[i + n][j];
           if constexpr (kIsPlain && kForwardScale<Term> == ScaleOn::kScores)
             x *= load<A>(modifiers.scale + lane);  // fused with what follows
-          packed[n] = weight_exp2<Term, A>(x - row_base);
+          packed[n] = exp2<A>(x - row_base);
           row_sum += packed[n];
           if (!kIsPlain && kept.words)
             packed[n] *= kept_factor(kept, modifiers.stride, key + i + n, lane);
@@ -181,7 +184,7 @@ static void soften_stored(int lane, int lanes, int64_t num_keys, IntVec<A> chose
     Vec<A> packed[kPack<Term>] = {};
     for (int64_t n = 0; n < min_of(kPack<Term>, num_keys - key); ++n) {
       const int64_t at = (key + n) * lanes + lane;
-      packed[n] = weight_exp2<Term, A>(load<A>(w.s + at) - base);
+      packed[n] = exp2<A>(load<A>(w.s + at) - base);
       sum += packed[n];
       if (kept.words) packed[n] *= kept_factor(kept, lanes, key + n, lane);
     }
@@ -203,12 +206,14 @@ static void soften_segments(const Segment* segments, int num_segments, RowBlock<
   alignas(kVectorBytes) A base[kPanelLanes<A>];
   for (int lane = 0; lane < kPanelLanes<A>; lane += kLanes<A>)
     store<A>(base + lane, VectorMath<A>::finite_or_zero(load<A>(state.base + lane)));
+  const bool has_ahead = kIsPaired<Term> || w.ahead[0].count > 0 || w.ahead[1].count > 0;
+  RowsAhead* const ahead = has_ahead ? w.ahead : nullptr;
   for (int n = 0; n < num_segments; ++n) {
     const auto multiply = [&](auto is_plain) {
       multiply_keys<A, Term>(
           segments[n].vectors, k, segments[n].keys, operands<Term>(w.q_t[i]), w.weight_t[i], depth,
           SoftenScores<A, Term, is_plain.value>{modifiers_of(m, segments[n]), kept, base, sums->sum,
-                                                sums->rounded, operands<Term>(w.p), w.ahead});
+                                                sums->rounded, operands<Term>(w.p), ahead});
     };
     constexpr bool kMayBePlain = !Term::kHasWeight;
     if (kMayBePlain && !kept.words && !changes_scores(modifiers_of(m, segments[n])))

@@ -10,7 +10,7 @@
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
 
-// A list of items, `per_head` of them for each key head of each sequence.
+// A list of items, of one key head of a sequence after another.
 struct Schedule {
   int64_t* first;  // [batch + 1]: the items before each sequence
   int64_t num_heads;
@@ -31,15 +31,19 @@ static Schedule make_schedule(const Problem& p, int64_t* first, F&& per_head) {
   return {first, p.num_heads_kv, p.batch};
 }
 
-static Place place_of(const Schedule& s, int64_t item) {
+static int64_t sequence_of(const Schedule& s, int64_t item) {
   int64_t low = 0, high = s.batch;
   while (high - low > 1) {
     const int64_t middle = (low + high) / 2;
     (s.first[middle] <= item ? low : high) = middle;
   }
-  const int64_t per_head = (s.first[low + 1] - s.first[low]) / s.num_heads,
-                within = item - s.first[low];
-  return {low, within / per_head, within % per_head};
+  return low;
+}
+
+static Place place_of(const Schedule& s, int64_t item) {
+  const int64_t sequence = sequence_of(s, item), within = item - s.first[sequence],
+                per_head = (s.first[sequence + 1] - s.first[sequence]) / s.num_heads;
+  return {sequence, within / per_head, within % per_head};
 }
 
 // Results below the normal range become 0 while an item runs: a masked score's weight, 2^-infinity,

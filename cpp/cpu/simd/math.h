@@ -15,7 +15,8 @@ struct Exp2Coefficients<float> {
   static constexpr float value[] = {1.867130081907e-3f, 9.017030284437e-3f, 5.579991314597e-2f,
                                     2.401644501361e-1f, 6.931513118075e-1f};
 };
-// The same to 3e-6, for weights that are rounded to bfloat16 where they are used.
+// The same to 3e-6, for weights that are rounded to bfloat16 wherever they go. (Not those of
+// forward: their unrounded sum is the lse.)
 struct ShortExp2Coefficients {
   static constexpr float value[] = {1.342668e-2f, 5.224247e-2f, 2.412802e-1f, 6.9304484e-1f};
 };

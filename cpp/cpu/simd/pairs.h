@@ -5,7 +5,7 @@
 #include <type_traits>
 
 #include "attention/score.h"
-#include "cpu/simd/math.h"
+#include "cpu/simd/leaf.h"
 
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
@@ -97,14 +97,6 @@ ATTNEXT_HD Operand<Term, A>* operands(A* buffer) {
 // The products with values are dot products whatever the score is.
 template <class Term>
 using PlainDot = std::conditional_t<kIsPaired<Term>, Term, DotTerm>;
-
-// 2^y of a weight that meets the values as such an operand.
-template <class Term, class A>
-ATTNEXT_HD Vec<A> weight_exp2(Vec<A> y) {
-  using Coefficients =
-      std::conditional_t<kIsPaired<Term>, ShortExp2Coefficients, Exp2Coefficients<A>>;
-  return exp2<A, Coefficients>(y);
-}
 
 // How many numbers an operand holds.
 template <class Term>

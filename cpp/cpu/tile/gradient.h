@@ -103,8 +103,7 @@ struct RebuildWeights {
     ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
       const Vec<A> lse = load<A>(lse_log2 + j * kLanes<A>),
                    rest = load<A>(lse_rest + j * kLanes<A>);
-      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) s[i][j] =
-          weight_exp2<Term, A>(s[i][j] - lse - rest);
+      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) s[i][j] = exp2<A>(s[i][j] - lse - rest);
     }
     if (p) store_tile<A>(s, p + key * stride, stride);
     if (dropout)
@@ -207,10 +206,10 @@ struct DifferentiatePlain {
       const Vec<A> lse = load<A>(lse_log2 + lane);
       ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) {
         if constexpr (kIsPaired<Term>)
-          p[i][j] = weight_exp2<Term, A>(p[i][j] * load<A>(scale + lane) - lse -
-                                         load<A>(lse_rest + lane));
+          p[i][j] = exp2<A, ShortExp2Coefficients>(p[i][j] * load<A>(scale + lane) - lse -
+                                                   load<A>(lse_rest + lane));
         else
-          p[i][j] = weight_exp2<Term, A>(p[i][j] - lse);
+          p[i][j] = exp2<A>(p[i][j] - lse);
       }
     }
     store_rows<A>(p, rows.p + key * rows.stride, rows.stride);
