@@ -55,13 +55,13 @@ def test_blocks_of_many_rows(option, dtype):
     """A long sequence is cut into fewer, larger blocks for fewer threads."""
     rng = np.random.default_rng(1)
     seqlen = 1700
-    q, k, v = (rng.normal(size=(1, 1, seqlen, 16)).astype(dtype) for _ in range(3))
+    q, k, v = (rng.normal(size=(1, 6, seqlen, 16)).astype(dtype) for _ in range(3))
     options = {
         "": {},
         "causal": {"causal": True},
         "window": {"window": (300, 40)},
         "mask": {"mask": rng.random((seqlen, seqlen)) < 0.7},
-        "alibi_slopes": {"alibi_slopes": np.array([0.3])},
+        "alibi_slopes": {"alibi_slopes": np.linspace(0.1, 0.6, 6)},
         "dropout": {"dropout": 0.2, "seed": 5},
     }[option]
     found = []
