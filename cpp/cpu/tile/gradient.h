@@ -184,9 +184,10 @@ struct KeepTile {
   }
 };
 
-// Plain scores: half a tile of s and of dp fits the registers together, so that p is at hand for
-// ds. The constants of rows of numbers were multiplied into them (backward_load.h); those of pairs
-// are not, which would round them once more. Pointers are those of the first lane.
+// Plain scores: tiles of s and of dp of the same keys follow each other, p at hand for ds (in
+// registers where there are 32). The constants of rows of numbers were multiplied into them
+// (backward_load.h); those of pairs are not, which would round them once more. Pointers are those
+// of the first lane.
 template <class A, class Term>
 struct DifferentiatePlain {
   RowBlock<Operand<Term, A>> k, v;
@@ -231,7 +232,7 @@ struct DifferentiatePlain {
 template <class A, class Term>
 static void differentiate_plain(int vectors, Span keys, const DifferentiatePlain<A, Term>& tile) {
   with_vectors(vectors, [&](auto v) {
-    for_tiles<kTileRows / 2>(
+    for_tiles<kScoreKeys>(
         keys.end, [&](auto rows, int64_t key) { tile.template visit<rows.value, v.value>(key); },
         keys.begin);
   });
