@@ -156,14 +156,29 @@ static void look_ahead(const BackwardParams& params, const BackwardSums<A>& sums
   for (RowsAhead& ahead : w.ahead) ahead = spread(ahead, times);
 }
 
+// One block of rows against all of the chunk that it sees.
+template <class A, class Term>
+static void differentiate_chunk(const BackwardParams& params, const BackwardSums<A>& sums,
+                                const Group& g, Span rows, Span chunk,
+                                const KeyRows<A, Term>& key_rows, BackwardScratch<A>& w) {
+  const RowSumsWanted wanted = {sums.rows != nullptr, params.dscale != nullptr,
+                                params.dalibi_slopes != nullptr};
+  const int64_t tile_k = gradient_tile_k<Term>(params.problem);
+  const Span seen = reachable_keys(g.mask, queries_of(g, rows));
+  for (int64_t key = chunk.begin; key < chunk.end; key += tile_k) {
+    const Span tile = {key, min_of(key + tile_k, chunk.end)};
+    if (!overlaps(tile, seen)) continue;
+    look_ahead(params, sums, g, rows, chunk, seen, tile, key_rows, w);
+    differentiate_block<A, Term>(sums, wanted, g, rows, chunk, tile,
+                                 rows_from(key_rows, key - chunk.begin), w);
+  }
+}
+
 template <class A, class Term>
 static void backward_item(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g,
                           Span chunk, int64_t item, const Predecessors& before,
                           BackwardScratch<A>& w) {
   const Problem& p = params.problem;
-  const RowSumsWanted wanted = {sums.rows != nullptr, params.dscale != nullptr,
-                                params.dalibi_slopes != nullptr};
-  const int64_t tile_k = gradient_tile_k<Term>(p);
   const KeyRows<A, Term> key_rows = load_chunk<A, Term>(g, chunk, w);
   start_chunk(params, g, chunk, w);
   if (p.weight) load_additive_weight<A>(g, w);
@@ -178,14 +193,7 @@ static void backward_item(const BackwardParams& params, const BackwardSums<A>& s
     if constexpr (Term::kHasWeight)
       std::memset(w.dq, 0, sizeof(A) * (rows.end - rows.begin) * padded<A>(p.head_dim));
     if (sums.bias_sum == BiasSum::kShared) wait_for(before, sums.progress, block + 1);
-    const Span seen = reachable_keys(g.mask, queries_of(g, rows));
-    for (int64_t key = chunk.begin; key < chunk.end; key += tile_k) {
-      const Span tile = {key, min_of(key + tile_k, chunk.end)};
-      if (!overlaps(tile, seen)) continue;
-      look_ahead(params, sums, g, rows, chunk, seen, tile, key_rows, w);
-      differentiate_block<A, Term>(sums, wanted, g, rows, chunk, tile,
-                                   rows_from(key_rows, key - chunk.begin), w);
-    }
+    differentiate_chunk<A, Term>(params, sums, g, rows, chunk, key_rows, w);
     wait_for(before, sums.progress, block + 1);
     add_block<A, Term>(params, sums, g, rows, w);
     publish(sums.progress + item, block + 1);

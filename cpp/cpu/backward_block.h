@@ -70,6 +70,18 @@ static void accumulate_dq(const Problem& p, const Segment& part, const KeyRows<A
                         panel.panel.q_t, panel.dq_t);
 }
 
+// What the gradients of scores themselves are added to.
+template <class A>
+static void sum_scores(const BackwardSums<A>& sums, const RowSumsWanted& wanted, const Group& g,
+                       const KeyTile& tile, int64_t chunk_begin, BackwardScratch<A>& w,
+                       GradientPanel<A>* panel) {
+  const A* ds = w.tiles.ds;
+  put_bias_tile<A>(g, panel->panel, tile, ds, sums.bias_sum, sums.dbias);
+  if (sums.bias_sum == BiasSum::kPerKey)
+    add_bias_keys<A>(g, panel->panel, tile, ds, chunk_begin, w.bias_keys);
+  if (wanted.any) sum_rows<A>(g, tile, w.tiles, wanted, panel);
+}
+
 // One panel against one key tile: p and ds of its rows, their dq, and their part of the sums on
 // scores.
 template <class A, class Term>
@@ -110,10 +122,7 @@ static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted&
   num_segments = join_segments(segments, num_segments);
   for (int n = 0; n < num_segments && sums.wanted.dq; ++n)
     accumulate_dq(p, segments[n], keys, rows, *panel);
-  put_bias_tile<A>(g, panel->panel, tile, ds_tile, sums.bias_sum, sums.dbias);
-  if (sums.bias_sum == BiasSum::kPerKey)
-    add_bias_keys<A>(g, panel->panel, tile, t.ds, chunk_begin, w.bias_keys);
-  if (wanted.any) sum_rows<A>(g, tile, t, wanted, panel);
+  sum_scores(sums, wanted, g, tile, chunk_begin, w, panel);
 }
 
 // dq, dk and dweight of the additive score: one tanh serves all three. Lanes are d.
