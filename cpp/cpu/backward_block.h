@@ -43,7 +43,8 @@ static void differentiate_segment(const BackwardSums<A>& sums, const Problem& p,
                                   const GradientPanel<A>& panel, BackwardScratch<A>& w,
                                   const GradientRows<A, Term>& rows) {
   if constexpr (Term::kIsBilinear)
-    if (sums.wanted.dp && is_plain(m, dropout, ds_tile))
+    if (sums.wanted.dp && is_plain(m, dropout, ds_tile) &&
+        (kIsPaired<Term> || has_loaded_rows<A, Term>(p, sums)))
       return differentiate_plain<Term>(p, part, keys, panel, rows, w.ahead);
   multiply_keys<A, Term>(
       part.vectors, keys.k, part.keys, operands<Term>(panel.panel.q_t), panel.panel.weight_t,
@@ -98,7 +99,8 @@ static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted&
   const int64_t next = tile.keys.end;
   const bool is_summed = wanted.any || sums.bias_sum != BiasSum::kNone;
   Modifiers<A> m = prepare_modifiers<A>(
-      g, panel->panel, tile, has_loaded_rows<A, Term>(sums) ? ScaleOn::kQueries : ScaleOn::kScores,
+      g, panel->panel, tile,
+      has_loaded_rows<A, Term>(p, sums) ? ScaleOn::kQueries : ScaleOn::kScores,
       {needs_raw ? t.raw : nullptr, p.softcap > 0 ? t.softcap_slope : nullptr}, t.modifiers);
   prefetch_modifiers<A>(
       g, tile, w.panels[is_last ? 0 : panel_index + 1].panel,

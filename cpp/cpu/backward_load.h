@@ -135,10 +135,12 @@ ATTNEXT_HD bool is_packed_in_place(const Problem& p, const TensorView& t, int64_
 }
 
 // Whether what is constant along a row is multiplied into its q and dout, and not into each of its
-// scores and their gradients: where nothing is asked for that is made of those themselves.
+// scores and their gradients: where no more can be asked for than dq, dk and dv. (Nearly: of a
+// scale per head, only whether its gradient is asked for is known here.)
 template <class A, class Term>
-ATTNEXT_HD bool has_loaded_rows(const BackwardSums<A>& sums) {
-  return Term::kIsBilinear && !kIsPaired<Term> && !sums.rows && sums.bias_sum == BiasSum::kNone;
+ATTNEXT_HD bool has_loaded_rows(const Problem& p, const BackwardSums<A>& sums) {
+  return Term::kIsBilinear && !kIsPaired<Term> && !is_present(p.bias) && !p.alibi_slopes &&
+         !p.sinks && !sums.rows;
 }
 
 // The block's rows of q and dout as numbers, padded. Where they are loaded, p is taken relative to
@@ -238,7 +240,7 @@ static void load_gradient_block(const BackwardParams& params, const BackwardSums
                                 const Group& g, Span rows, BackwardScratch<A>& w) {
   const Problem& p = params.problem;
   const int64_t width = padded<A>(p.head_dim), width_v = padded<A>(p.head_dim_v);
-  const bool is_loaded = has_loaded_rows<A, Term>(sums);
+  const bool is_loaded = has_loaded_rows<A, Term>(p, sums);
   if constexpr (kIsPaired<Term>)
     load_row_pairs_of_block(params, g, rows, w);
   else
