@@ -107,8 +107,10 @@ static void load_row(const char* row, DType dtype, int64_t stride, int64_t count
   if (stride == 1 && dtype == kAccumulatorDType<A>)
     load_whole(A(0), [](const A* p) { return load_unaligned<A>(p); });
   if constexpr (sizeof(A) == 4) {
-    if (stride == 1 && dtype == DType::kFloat16) load_whole(uint16_t{0}, load_half);
-    if (stride == 1 && dtype == DType::kBFloat16) load_whole(uint16_t{0}, load_bfloat);
+    if (stride == 1 && dtype == DType::kFloat16)
+      load_whole(uint16_t{0}, [](const uint16_t* p) { return load_half(p); });
+    if (stride == 1 && dtype == DType::kBFloat16)
+      load_whole(uint16_t{0}, [](const uint16_t* p) { return load_bfloat(p); });
   }
   for (; i < count; i += kLanes<A>)
     store<A>(out + i,
