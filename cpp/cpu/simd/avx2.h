@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "cpu/simd/bits.h"
+#include "cpu/simd/without_avx512.h"
 
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
@@ -76,24 +77,6 @@ constexpr bool kHasLookup = false;
 ATTNEXT_HD uint32_t nonzero_bytes(const char* p) {
   const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   return ~static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, __m256i{})));
-}
-
-// Vectors that are half a cache line would leave for memory one half at a time.
-constexpr bool kStreamsLines = false;
-template <class A>
-ATTNEXT_HD void stream(A* p, Vec<A> x) {
-  store<A>(p, x);
-}
-ATTNEXT_HD void finish_streaming() {}
-
-// x - *p and sum + x * *p, the number from memory in every lane.
-template <class A>
-ATTNEXT_HD Vec<A> subtract_broadcast(Vec<A> x, const A* p) {
-  return x - splat<A>(*p);
-}
-template <class A>
-ATTNEXT_HD Vec<A> add_broadcast_product(Vec<A> sum, Vec<A> x, const A* p) {
-  return sum + x * splat<A>(*p);
 }
 
 }  // namespace ATTNEXT_ISA_NAMESPACE

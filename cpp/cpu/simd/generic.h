@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "cpu/simd/bits.h"
+#include "cpu/simd/without_avx512.h"
 
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
@@ -72,24 +73,6 @@ ATTNEXT_HD uint32_t nonzero_bytes(const char* p) {
   uint32_t bits = 0;
   for (int i = 0; i < 32; ++i) bits |= static_cast<uint32_t>(p[i] != 0) << i;
   return bits;
-}
-
-// There is no portable way past the caches.
-constexpr bool kStreamsLines = false;
-template <class A>
-ATTNEXT_HD void stream(A* p, Vec<A> x) {
-  store<A>(p, x);
-}
-ATTNEXT_HD void finish_streaming() {}
-
-// x - *p and sum + x * *p, the number from memory in every lane.
-template <class A>
-ATTNEXT_HD Vec<A> subtract_broadcast(Vec<A> x, const A* p) {
-  return x - splat<A>(*p);
-}
-template <class A>
-ATTNEXT_HD Vec<A> add_broadcast_product(Vec<A> sum, Vec<A> x, const A* p) {
-  return sum + x * splat<A>(*p);
 }
 
 }  // namespace ATTNEXT_ISA_NAMESPACE
