@@ -279,15 +279,23 @@ static void clear_shared_bias(const BackwardParams& params, const BackwardSums<A
   }
 }
 
-// How long a sequence's chunks are. Under a causal rule or a window chunks differ in work: long
-// ones leave cores idle at the end.
+// How long a sequence's chunks are.
 static int64_t chunk_keys_of(const BackwardParams& params, int64_t seqlen_k) {
   const Problem& p = params.problem;
-  if (has_rule(p)) return kChunkKeys;
-  return chunk_keys(seqlen_k, p.num_heads_kv, max_of(p.head_dim, p.head_dim_v));
+  return chunk_keys(seqlen_k * p.num_heads_kv, max_of(p.head_dim, p.head_dim_v), has_rule(p));
 }
 static int64_t num_chunks(const BackwardParams& params, int64_t seqlen_k) {
   return max_of(1, divide_up(seqlen_k, chunk_keys_of(params, seqlen_k)));
+}
+
+// Which chunk a head's item `index` has, and the reverse. The chunk that most queries see goes
+// first, so that the end of a call is shared out evenly: where the last query sees the first key,
+// as under a causal mask, that is the first chunk; where a window ends before, the last one, as
+// earlier ones start further up the queries, where nobody waits. So does the last with any bias,
+// whose gradient may be passed on between sequences (bias_predecessor).
+static int64_t chunk_in_order(const Problem& p, const Mask& m, int64_t chunks, int64_t index) {
+  const bool sees_all = visible_queries(m, {0, 1}).end == m.seqlen_q;
+  return sees_all && !is_present(p.bias) ? index : chunks - 1 - index;
 }
 
 // The item before `place` in the order of a shared bias gradient: in the nearest head or sequence
@@ -309,16 +317,15 @@ static int64_t bias_predecessor(const BackwardParams& params, const Schedule& it
     } else {
       return -1;
     }
-    const int64_t seqlen_k = p.sequences[sequence].mask.seqlen_k;
-    if (first_key >= max_of(seqlen_k, 1)) continue;
-    const int64_t chunks = num_chunks(params, seqlen_k),
-                  chunk = first_key / chunk_keys_of(params, seqlen_k);
-    return items.first[sequence] + head * chunks + chunks - 1 - chunk;
+    const Mask& m = p.sequences[sequence].mask;
+    if (first_key >= max_of(m.seqlen_k, 1)) continue;
+    const int64_t chunk = first_key / chunk_keys_of(params, m.seqlen_k);
+    return item_at(items,
+                   {sequence, head, chunk_in_order(p, m, num_chunks(params, m.seqlen_k), chunk)});
   }
 }
 
-// Item -> its chunk and predecessors. The last chunk of a head goes first: under a causal mask it
-// starts furthest down the queries, and nobody waits for it there.
+// Item -> its chunk and predecessors.
 template <class A, class Term>
 static void run_item(const BackwardParams& params, const BackwardSums<A>& sums,
                      const Schedule& items, int64_t item, BackwardScratch<A>& w) {
@@ -326,14 +333,14 @@ static void run_item(const BackwardParams& params, const BackwardSums<A>& sums,
   const Place place = place_of(items, item);
   const Group g = group_of(p, place.sequence, place.head_kv);
   const int64_t seqlen = g.mask.seqlen_k, length = chunk_keys_of(params, seqlen);
-  const int64_t chunk = num_chunks(params, seqlen) - 1 - place.index;
+  const int64_t chunk = chunk_in_order(p, g.mask, num_chunks(params, seqlen), place.index);
   const Span keys = {chunk * length, min_of((chunk + 1) * length, seqlen)};
-  Predecessors before = {place.index > 0 ? item - 1 : -1, -1};
+  Predecessors before = {place.index > 0 ? item - items.num_heads : -1, -1};
   if (sums.bias_sum == BiasSum::kShared)
     before.same_bias = bias_predecessor(params, items, place, keys.begin);
   if (place.index == 0) fill_key_padding(params, g);
   if (sums.bias_sum == BiasSum::kPerPair)
-    clear_unvisited_bias<A>(g, sums.dbias, keys, place.index == 0);
+    clear_unvisited_bias<A>(g, sums.dbias, keys, keys.end == seqlen);
   backward_item<A, Term>(params, sums, g, keys, item, before, w);
 }
 

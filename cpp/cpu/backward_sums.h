@@ -123,9 +123,9 @@ static void sum_weights(const BackwardParams& params, const BackwardSums<A>& sum
                         const Schedule& items, const Group& g) {
   const Problem& p = params.problem;
   const int64_t width = padded<A>(p.head_dim);
-  const int64_t per_head = (items.first[g.sequence + 1] - items.first[g.sequence]) / p.num_heads_kv;
-  const int64_t first = items.first[g.sequence] + g.head_kv * per_head;
-  for (int64_t item = first; item < first + per_head; ++item)
+  const int64_t end = items.first[g.sequence + 1];
+  for (int64_t item = item_at(items, {g.sequence, g.head_kv, 0}); item < end;
+       item += items.num_heads)
     for (int64_t head = 0; head < p.group_size; ++head) {
       const double* part = sums.weight + (item * p.group_size + head) * width;
       double* out = params.dweight +

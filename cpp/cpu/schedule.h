@@ -10,7 +10,9 @@
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
 
-// A list of items, of one key head of a sequence after another.
+// A list of items: of a sequence the first ones of all its key heads, then their second ones, and
+// so on. Those of one head, which may have to wait for each other, are thus far apart, and heads
+// whose items are in order of their size make a list that is.
 struct Schedule {
   int64_t* first;  // [batch + 1]: the items before each sequence
   int64_t num_heads;
@@ -41,9 +43,12 @@ static int64_t sequence_of(const Schedule& s, int64_t item) {
 }
 
 static Place place_of(const Schedule& s, int64_t item) {
-  const int64_t sequence = sequence_of(s, item), within = item - s.first[sequence],
-                per_head = (s.first[sequence + 1] - s.first[sequence]) / s.num_heads;
-  return {sequence, within / per_head, within % per_head};
+  const int64_t sequence = sequence_of(s, item), within = item - s.first[sequence];
+  return {sequence, within % s.num_heads, within / s.num_heads};
+}
+
+ATTNEXT_HD int64_t item_at(const Schedule& s, const Place& place) {
+  return s.first[place.sequence] + place.index * s.num_heads + place.head_kv;
 }
 
 // Results below the normal range become 0 while an item runs: a masked score's weight, 2^-infinity,

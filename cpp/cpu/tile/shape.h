@@ -61,12 +61,13 @@ constexpr int kSplitKeys = 1024;
 
 // Keys whose gradients one backward item owns. The queries are packed and dq is added to once per
 // chunk: on Zen 4 a long one gains a point of peak, until its accumulators leave L2 (2048 keys lose
-// 3 at head_dim 128) or too few items are left to share out.
+// 3 at head_dim 128) or too few items are left to share out: twice as many where a rule makes some
+// more work than others.
 constexpr int kChunkKeys = 512, kLongChunkKeys = 1024;
-ATTNEXT_HD int64_t chunk_keys(int64_t seqlen_k, int64_t num_heads, int64_t head_dim) {
+ATTNEXT_HD int64_t chunk_keys(int64_t keys_of_heads, int64_t head_dim, bool has_rule) {
   constexpr int kLongestHead = 128, kItemsToShare = 8;
-  const bool is_long =
-      head_dim <= kLongestHead && seqlen_k * num_heads >= kItemsToShare * kLongChunkKeys;
+  const int64_t items = has_rule ? 2 * kItemsToShare : kItemsToShare;
+  const bool is_long = head_dim <= kLongestHead && keys_of_heads >= items * kLongChunkKeys;
   return is_long ? kLongChunkKeys : kChunkKeys;
 }
 
