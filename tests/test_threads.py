@@ -52,7 +52,7 @@ def test_any_number_of_threads(name, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("option", ["", "causal", "window", "mask", "alibi_slopes", "dropout"])
 def test_blocks_of_many_rows(option, dtype):
-    """A long sequence is cut into fewer, larger blocks for fewer threads."""
+    """The end of a call is cut into smaller blocks for more threads."""
     rng = np.random.default_rng(1)
     seqlen = 1700
     q, k, v = (rng.normal(size=(1, 6, seqlen, 16)).astype(dtype) for _ in range(3))
@@ -71,8 +71,8 @@ def test_blocks_of_many_rows(option, dtype):
         found.append((bits(attnext.attention(q, k, v, return_lse=True, **options)), told))
     (one, told_one), (many, told_many) = found
     assert one == many
-    if "avx512" in attnext.explain(q, k, v)["isa"] and option != "alibi_slopes":
-        assert told_one["tile_q"] > told_many["tile_q"]
+    if option != "alibi_slopes":
+        assert told_one["items"] < told_many["items"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -27,18 +27,16 @@ __attribute__((format(printf, 2, 3))) static void append(Text* text, const char*
 
 // The pieces of all sequences, and the longest of them.
 struct Pieces {
-  int64_t items, splits, block_rows, most_rows, most_keys;
+  ForwardPlan plan;
+  int64_t splits, most_rows, most_keys;
 };
 
 template <class A>
 static Pieces count_pieces(const Problem& p) {
-  const Memory first(static_cast<int64_t>(sizeof(int64_t)) * (p.batch + 1));
-  const ForwardPlan plan = plan_forward<A>(p, reinterpret_cast<int64_t*>(first.data()));
-  const int64_t panels = plan.large_heads > 0 ? kManyPanels : kMaxPanels;
-  Pieces pieces = {num_items(plan.items), 1, panels * kPanelLanes<A>, 0, 0};
+  Pieces pieces = {plan_forward<A>(p, nullptr), 1, 0, 0};
   for (int64_t i = 0; i < p.batch; ++i) {
     const Mask& m = p.sequences[i].mask;
-    pieces.splits = max_of(pieces.splits, cut_forward<A>(p, i, panels).splits);
+    pieces.splits = max_of(pieces.splits, num_splits_of<A>(p, i));
     pieces.most_rows = max_of(pieces.most_rows, m.seqlen_q * p.group_size);
     pieces.most_keys = max_of(pieces.most_keys, m.seqlen_k);
   }
@@ -97,24 +95,25 @@ ATTNEXT_HD bool reads_keys_in_place(const Problem& p, const Pieces& pieces) {
 // How work is shared out.
 template <class A>
 static void explain_work(const Problem& p, const Pieces& pieces, Text* text) {
-  const int workers = num_workers(pieces.items, score_flops(p, 2)), threads = get_num_threads();
-  const char* const workers_why = workers == threads        ? "all threads"
-                                  : workers == pieces.items ? "one an item"
-                                                            : "too little work to wake more";
+  const ForwardPlan& plan = pieces.plan;
+  const char* const workers_why = plan.workers == get_num_threads() ? "all threads"
+                                  : plan.workers == plan.num_blocks
+                                      ? "one an item"
+                                      : "too little work to wake more";
   append(text,
          ", \"items\": %lld, \"key_splits\": %lld, \"split_why\": \"%s\", \"workers\": %d, "
          "\"workers_why\": \"%s\"",
-         static_cast<long long>(pieces.items), static_cast<long long>(pieces.splits),
+         static_cast<long long>(plan.num_blocks), static_cast<long long>(pieces.splits),
          pieces.splits > 1                   ? "few queries: their keys are shared out"
          : pieces.most_rows > kPanelLanes<A> ? "there are enough queries to share out"
                                              : "too few keys to share out",
-         workers, workers_why);
+         plan.workers, workers_why);
   Arena scratch{nullptr, 0};
   carve_forward<A>(p, &scratch);
-  const int64_t tables = static_cast<int64_t>(sizeof(int64_t)) * (p.batch + 1);
-  const int64_t splits = pieces.splits > 1 ? split_bytes<A>(p) * pieces.items : 0;
+  const int64_t table = static_cast<int64_t>(sizeof(ForwardBlock)) * plan.num_blocks;
   append(text, ", \"workspace_bytes\": %lld",
-         static_cast<long long>(tables + scratch.used * workers + splits));
+         static_cast<long long>(table + scratch.used * plan.workers +
+                                split_bytes<A>(p) * plan.num_states));
 }
 
 // What a tile is, in registers and in memory.
@@ -131,7 +130,7 @@ static void explain_tile(const Problem& p, const Pieces& pieces, Text* text) {
                                : "squared difference");
     if (!is_few<A>(p, pieces))
       append(text, ", \"register_tile\": \"%d keys x %d vectors\", \"tile_q\": %d",
-             kScoreRows<Term>, kPanelVectors, static_cast<int>(pieces.block_rows));
+             kScoreRows<Term>, kPanelVectors, static_cast<int>(pieces.plan.most_rows));
   });
   append(text, ", \"tile_k\": %d, \"keys\": \"%s\"", kTileK,
          reads_keys_in_place<A>(p, pieces)

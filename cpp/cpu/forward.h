@@ -133,8 +133,8 @@ struct SplitState {
 };
 
 template <class A>
-static SplitState<A> split_at(const Problem& p, char* memory, int64_t item) {
-  Arena arena{memory + item * split_bytes<A>(p), 0};
+static SplitState<A> split_at(const Problem& p, char* memory, int64_t index) {
+  Arena arena{memory + index * split_bytes<A>(p), 0};
   RowState<A>* state = take<RowState<A>>(&arena, 1);
   return {state, take<A>(&arena, p.head_dim_v * kPanelLanes<A>)};
 }
@@ -160,33 +160,33 @@ static void store_block(const ForwardParams& params, const Group& g, ForwardScra
 // What the block's last tile asks for: its own out, and the q of the block that this worker is
 // likely to go to from here.
 template <class A>
-static void look_ahead(const ForwardParams& params, const ForwardPlan& plan,
-                       const ForwardPlace& place, int64_t next_item, ForwardScratch<A>& w) {
+static void look_ahead(const ForwardParams& params, const Group& g, const ForwardBlock& block,
+                       const ForwardBlock* next, ForwardScratch<A>& w) {
   const Problem& p = params.problem;
   w.after_keys[0] = {};
-  w.after_keys[1] = rows_ahead(place.group, params.out, p.head_dim_v, place.rows);
-  if (next_item >= num_items(plan.items)) return;
-  const ForwardPlace next = forward_place<A>(p, plan, next_item);
-  w.after_keys[0] = rows_ahead(next.group, p.q, p.head_dim, next.rows);
+  w.after_keys[1] = rows_ahead(g, params.out, p.head_dim_v, block.rows);
+  if (next)
+    w.after_keys[0] =
+        rows_ahead(group_of(p, next->sequence, next->head_kv), p.q, p.head_dim, next->rows);
 }
 
 template <class A, class Term>
-static void attend_item(const ForwardParams& params, const ForwardPlan& plan,
-                        const ForwardPlace& place, char* split_memory, int64_t item,
-                        ForwardScratch<A>& w) {
+static void attend_block(const ForwardParams& params, const ForwardBlock& block,
+                         const ForwardBlock* next, char* split_memory, ForwardScratch<A>& w) {
   const Problem& p = params.problem;
-  const Group& g = place.group;
-  if (place.is_first) fill_padding<A>(params, g);
-  if (place.rows.begin >= place.rows.end) return;
-  load_block<A, Term>(g, place.rows, w);
-  if (place.cut.splits == 1) {
-    look_ahead(params, plan, place, item + plan.workers, w);
+  const Group g = group_of(p, block.sequence, block.head_kv);
+  const bool is_first = block.rows.end == g.num_rows && block.split == 0;
+  if (is_first) fill_padding<A>(params, g);
+  if (block.rows.begin >= block.rows.end) return;
+  load_block<A, Term>(g, block.rows, w);
+  if (block.num_splits == 1) {
+    look_ahead(params, g, block, next, w);
     attend<A, Term>(g, {0, g.mask.seqlen_k}, w);
     return store_block<A>(params, g, w);
   }
-  const int64_t begin = place.split * kSplitKeys;
+  const int64_t begin = block.split * kSplitKeys;
   attend<A, Term>(g, {begin, min_of(begin + kSplitKeys, g.mask.seqlen_k)}, w);
-  const SplitState<A> out = split_at<A>(p, split_memory, item);
+  const SplitState<A> out = split_at<A>(p, split_memory, block.state);
   *out.state = w.block->states[0];
   std::memcpy(out.o_t, w.block->o_t[0], sizeof(A) * p.head_dim_v * lanes_of(w.block->panels[0]));
 }
@@ -200,25 +200,24 @@ ATTNEXT_HD bool has_few_rows(const Problem& p, int64_t sequence) {
 template <class A, class Term>
 static void forward_item(const ForwardParams& params, const ForwardPlan& plan, char* split_memory,
                          int64_t item, ForwardScratch<A>& w) {
-  const ForwardPlace place = forward_place<A>(params.problem, plan, item);
-  if (kIsPaired<Term> && has_few_rows<A>(params.problem, place.group.sequence))
-    attend_item<A, DotTerm>(params, plan, place, split_memory, item, w);
+  const ForwardBlock& block = plan.blocks[item];
+  const int64_t after = item + plan.workers;
+  const ForwardBlock* const next = after < plan.num_blocks ? plan.blocks + after : nullptr;
+  if (kIsPaired<Term> && has_few_rows<A>(params.problem, block.sequence))
+    attend_block<A, DotTerm>(params, block, next, split_memory, w);
   else
-    attend_item<A, Term>(params, plan, place, split_memory, item, w);
+    attend_block<A, Term>(params, block, next, split_memory, w);
 }
 
-// Joins the splits of one (sequence, key head), in the order of their keys.
+// Joins the splits of a block, in the order of their keys.
 template <class A, class Term>
-static void join_splits(const ForwardParams& params, const ForwardPlan& plan, int64_t sequence,
-                        int64_t head_kv, char* split_memory, ForwardScratch<A>& w) {
+static void join_splits(const ForwardParams& params, const ForwardBlock& first, char* split_memory,
+                        ForwardScratch<A>& w) {
   const Problem& p = params.problem;
-  const Group g = group_of(p, sequence, head_kv);
-  const int64_t splits = cut_forward<A>(p, sequence, kMaxPanels).splits;
-  if (splits == 1) return;
-  load_block<A, Term>(g, {0, g.num_rows}, w);
-  for (int64_t split = 0; split < splits; ++split) {
-    const SplitState<A> part =
-        split_at<A>(p, split_memory, plan.items.first[sequence] + head_kv * splits + split);
+  const Group g = group_of(p, first.sequence, first.head_kv);
+  load_block<A, Term>(g, first.rows, w);
+  for (int64_t split = 0; split < first.num_splits; ++split) {
+    const SplitState<A> part = split_at<A>(p, split_memory, first.state + split);
     join_states<A>(lanes_of(w.block->panels[0]), p.head_dim_v, *part.state, part.o_t,
                    &w.block->states[0], w.block->o_t[0]);
   }
@@ -228,20 +227,21 @@ static void join_splits(const ForwardParams& params, const ForwardPlan& plan, in
 template <class A, class Term>
 static void run_forward(const ForwardParams& params) {
   const Problem& p = params.problem;
-  const Memory first(static_cast<int64_t>(sizeof(int64_t)) * (p.batch + 1));
-  const ForwardPlan plan = plan_forward<A>(p, reinterpret_cast<int64_t*>(first.data()));
-  const int64_t count = num_items(plan.items);
+  const int64_t count = plan_forward<A>(p, nullptr).num_blocks;
+  const Memory blocks(static_cast<int64_t>(sizeof(ForwardBlock)) * count);
+  const ForwardPlan plan = plan_forward<A>(p, reinterpret_cast<ForwardBlock*>(blocks.data()));
   const Scratches<ForwardScratch<A>, carve_forward<A>> scratch(p, plan.workers);
-  const Memory splits(plan.has_splits ? split_bytes<A>(p) * count : 0);
+  const Memory splits(split_bytes<A>(p) * plan.num_states);
   run_items(count, plan.workers, [&](int64_t item, int worker) {
     ForwardScratch<A> w = scratch[worker];
     forward_item<A, Term>(params, plan, splits.data(), item, w);
   });
-  if (!plan.has_splits) return;
-  run_items(p.batch * p.num_heads_kv, plan.workers, [&](int64_t item, int worker) {
+  if (plan.num_states == 0) return;
+  run_items(count, plan.workers, [&](int64_t item, int worker) {
+    const ForwardBlock& block = plan.blocks[item];
+    if (block.num_splits == 1 || block.split > 0) return;
     ForwardScratch<A> w = scratch[worker];
-    join_splits<A, Term>(params, plan, item / p.num_heads_kv, item % p.num_heads_kv, splits.data(),
-                         w);
+    join_splits<A, Term>(params, block, splits.data(), w);
   });
 }
 

@@ -38,10 +38,10 @@ constexpr int kMaxPanels = 4;
 template <class A>
 constexpr int kTileQ = kMaxPanels * kPanelLanes<A>;
 
-// Forward has twice as many share a pass where blocks are enough to be shared out all the same:
-// keys are then fetched, and 16-bit ones converted, half as often (on Zen 4 0.8 points of peak in
-// float32, 1.9 in float16).
-constexpr int kManyPanels = 8, kLargeBlocksToShare = 16;  // the latter for each worker
+// Forward has twice as many share a pass, until a call's end is near (forward_plan.h): keys are then
+// fetched, and 16-bit ones converted, half as often (on Zen 4 0.8 points of peak in float32, 1.9 in
+// float16).
+constexpr int kManyPanels = 8;
 
 // Keys a score tile covers. Forward: o is read and written once per tile, and rows of a mask or
 // bias are read in longer runs: 256 beats 128 by 0.6 points of peak on Zen 4 (6 under a mask), 512
