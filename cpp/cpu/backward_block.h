@@ -41,7 +41,7 @@ static void differentiate_segment(const BackwardSums<A>& sums, const Problem& p,
                                   const Segment& part, const Modifiers<A>& m, const A* dropout,
                                   A* p_tile, A* ds_tile, const KeyRows<A, Term>& keys,
                                   const GradientPanel<A>& panel, BackwardScratch<A>& w,
-                                  const GradientRows<A, Term>& rows) {
+                                  const GradientRows<A, PlainDot<Term>>& rows) {
   if constexpr (Term::kIsBilinear)
     if (sums.wanted.dp && is_plain(m, dropout, ds_tile) &&
         (kIsPaired<Term> || has_loaded_rows<A, Term>(p, sums)))
@@ -54,14 +54,14 @@ static void differentiate_segment(const BackwardSums<A>& sums, const Problem& p,
   multiply_keys<A, PlainDot<Term>>(
       part.vectors, keys.v, part.keys, operands<Term>(panel.dout_t), panel.dout_t,
       divide_up(p.head_dim_v, kPack<Term>),  // dp = dout vT
-      DifferentiateSoftmax<A, Term>{m, panel.delta, panel.ds_scale, dropout, p_tile, ds_tile,
+      DifferentiateSoftmax<A, PlainDot<Term>>{m, panel.delta, panel.ds_scale, dropout, p_tile, ds_tile,
                                     m.begin || m.mask || m.bias, rows, w.ahead + 2});
 }
 
 // dq += ds k, of one panel and part of a key tile.
 template <class A, class Term>
 static void accumulate_dq(const Problem& p, const Segment& part, const KeyRows<A, Term>& keys,
-                          const GradientRows<A, Term>& rows, const GradientPanel<A>& panel) {
+                          const GradientRows<A, PlainDot<Term>>& rows, const GradientPanel<A>& panel) {
   if constexpr (kIsPaired<Term>)
     accumulate<A, Term>(part.vectors, keys.k_sum,
                         {part.keys.begin / 2, divide_up(part.keys.end, 2)}, p.head_dim,
@@ -89,7 +89,7 @@ template <class A, class Term>
 static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted& wanted,
                                const Group& g, const KeyTile& tile, const KeyRows<A, Term>& keys,
                                int64_t chunk_begin, BackwardScratch<A>& w, int panel_index,
-                               const GradientRows<A, Term>& rows) {
+                               const GradientRows<A, PlainDot<Term>>& rows) {
   GradientPanel<A>* panel = &w.panels[panel_index];
   const Problem& p = *g.problem;
   const GradientTiles<A>& t = w.tiles;

@@ -84,7 +84,7 @@ struct RebuildWeights {
   const A *lse_log2, *lse_rest;  // [lanes]
   const A* dropout;              // null: none
   A* p;                          // [keys][lanes], null: not wanted
-  GradientRows<A, Term> rows;
+  GradientRows<A, PlainDot<Term>> rows;
   RowsAhead* ahead;  // [2]
   inline __attribute__((always_inline)) void move_to(int64_t lane) {
     ATTNEXT_ISA_NAMESPACE::move_to<A>(lane, &modifiers);
@@ -114,7 +114,8 @@ struct RebuildWeights {
   }
 };
 
-// ds = p (m dp - delta) by the final score, then by the raw sum, dp from the registers.
+// ds = p (m dp - delta) by the final score, then by the raw sum, dp from the registers; `Term` is
+// that of the product which made it.
 template <class A, class Term>
 struct DifferentiateSoftmax {
   Modifiers<A> modifiers;
