@@ -1,6 +1,7 @@
 // Backward: one pass of five products. An item owns a chunk of keys of one (sequence, key head),
-// keeps their dk and dv, and goes over the queries that see it; dq and other per-row sums are
-// passed on along the relay (relay.h), so that every sum has one order and memory stays O(seqlen).
+// keeps their dk and dv, and goes over the queries that see it, last ones first; dq and other
+// per-row sums are passed on along the relay (relay.h), so that every sum has one order and memory
+// stays O(seqlen).
 #pragma once
 
 #include "cpu/backward_sums.h"
@@ -141,7 +142,7 @@ static void look_ahead(const BackwardParams& params, const BackwardSums<A>& sums
     w.ahead[2] = rows_ahead(next_rows.v, divide_up(p.head_dim_v, kPack<Term>), count);
     w.ahead[3] = buffer_ahead(w.dv + next * width_v, width_v, count);
   } else {
-    const Span next_rows = {rows.end, min_of(rows.end + kTileQ<A>, g.num_rows)};
+    const Span next_rows = {max_of(0, rows.begin - kTileQ<A>), rows.begin};
     w.ahead[0] = rows_ahead(g, p.q, p.head_dim, next_rows);
     w.ahead[1] = rows_ahead(g, params.dout, p.head_dim_v, next_rows);
     w.ahead[2] = w.ahead[3] = {};
@@ -185,18 +186,18 @@ static void backward_item(const BackwardParams& params, const BackwardSums<A>& s
   const Span queries = chunk.begin < chunk.end ? visible_queries(g.mask, chunk) : Span{0, 0};
   const Span blocks = {queries.begin * p.group_size / kTileQ<A>,
                        divide_up(queries.end * p.group_size, kTileQ<A>)};
-  wait_for(before, sums.progress, blocks.begin);
-  publish(sums.progress + item, blocks.begin);
-  for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+  wait_for(before, sums.progress, turn_of(blocks.end - 1));
+  publish(sums.progress + item, turn_of(blocks.end - 1));
+  for (int64_t block = blocks.end - 1; block >= blocks.begin; --block) {
     const Span rows = {block * kTileQ<A>, min_of((block + 1) * kTileQ<A>, g.num_rows)};
     load_gradient_block<A, Term>(params, sums, g, rows, w);
     if constexpr (Term::kHasWeight)
       std::memset(w.dq, 0, sizeof(A) * (rows.end - rows.begin) * padded<A>(p.head_dim));
-    if (sums.bias_sum == BiasSum::kShared) wait_for(before, sums.progress, block + 1);
+    if (sums.bias_sum == BiasSum::kShared) wait_for(before, sums.progress, turn_of(block) + 1);
     differentiate_chunk<A, Term>(params, sums, g, rows, chunk, key_rows, w);
-    wait_for(before, sums.progress, block + 1);
+    wait_for(before, sums.progress, turn_of(block) + 1);
     add_block<A, Term>(params, sums, g, rows, w);
-    publish(sums.progress + item, block + 1);
+    publish(sums.progress + item, turn_of(block) + 1);
   }
   store_chunk<A>(params, g, chunk, w);
   finish_streaming();
@@ -288,22 +289,13 @@ static int64_t num_chunks(const BackwardParams& params, int64_t seqlen_k) {
   return max_of(1, divide_up(seqlen_k, chunk_keys_of(params, seqlen_k)));
 }
 
-// Which chunk a head's item `index` has, and the reverse. The chunk that most queries see goes
-// first, so that the end of a call is shared out evenly: where the last query sees the first key,
-// as under a causal mask, that is the first chunk; where a window ends before, the last one, as
-// earlier ones start further up the queries, where nobody waits. So does the last with any bias,
-// whose gradient may be passed on between sequences (bias_predecessor).
-static int64_t chunk_in_order(const Problem& p, const Mask& m, int64_t chunks, int64_t index) {
-  const bool sees_all = visible_queries(m, {0, 1}).end == m.seqlen_q;
-  return sees_all && !is_present(p.bias) ? index : chunks - 1 - index;
-}
-
 // The item before `place` in the order of a shared bias gradient: in the nearest head or sequence
-// before that its bias is shared with and that has the key `first_key`, the item of that key. Those
-// of its head with later keys are further along (relay.h), so that sequences may cut their keys at
-// different places.
+// before that its bias is shared with and that has the first of `keys`, the item of the last of
+// them, or its last item. Those of its head with earlier keys are further along (relay.h), so that
+// sequences may cut their keys at different places. The last item of a head also answers for keys
+// that this sequence lacks: its `keys` have no end.
 static int64_t bias_predecessor(const BackwardParams& params, const Schedule& items,
-                                const Place& place, int64_t first_key) {
+                                const Place& place, Span keys) {
   const Problem& p = params.problem;
   const TensorView& dbias = params.dbias;
   const bool shares_heads = dbias.shape[1] == 1, shares_batch = dbias.shape[0] == 1;
@@ -317,11 +309,10 @@ static int64_t bias_predecessor(const BackwardParams& params, const Schedule& it
     } else {
       return -1;
     }
-    const Mask& m = p.sequences[sequence].mask;
-    if (first_key >= max_of(m.seqlen_k, 1)) continue;
-    const int64_t chunk = first_key / chunk_keys_of(params, m.seqlen_k);
-    return item_at(items,
-                   {sequence, head, chunk_in_order(p, m, num_chunks(params, m.seqlen_k), chunk)});
+    const int64_t seqlen = max_of(p.sequences[sequence].mask.seqlen_k, 1);
+    if (keys.begin >= seqlen) continue;
+    const int64_t last = min_of(keys.end, seqlen) - 1;
+    return item_at(items, {sequence, head, last / chunk_keys_of(params, seqlen)});
   }
 }
 
@@ -332,15 +323,15 @@ static void run_item(const BackwardParams& params, const BackwardSums<A>& sums,
   const Problem& p = params.problem;
   const Place place = place_of(items, item);
   const Group g = group_of(p, place.sequence, place.head_kv);
-  const int64_t seqlen = g.mask.seqlen_k, length = chunk_keys_of(params, seqlen);
-  const int64_t chunk = chunk_in_order(p, g.mask, num_chunks(params, seqlen), place.index);
-  const Span keys = {chunk * length, min_of((chunk + 1) * length, seqlen)};
+  const int64_t seqlen = g.mask.seqlen_k, length = chunk_keys_of(params, seqlen),
+                begin = place.index * length;
+  const Span keys = {begin, min_of(begin + length, seqlen)};
+  const bool is_last = keys.end == seqlen;
   Predecessors before = {place.index > 0 ? item - items.num_heads : -1, -1};
   if (sums.bias_sum == BiasSum::kShared)
-    before.same_bias = bias_predecessor(params, items, place, keys.begin);
-  if (place.index == 0) fill_key_padding(params, g);
-  if (sums.bias_sum == BiasSum::kPerPair)
-    clear_unvisited_bias<A>(g, sums.dbias, keys, keys.end == seqlen);
+    before.same_bias = bias_predecessor(params, items, place, {begin, is_last ? kOpen : keys.end});
+  if (is_last) fill_key_padding(params, g);
+  if (sums.bias_sum == BiasSum::kPerPair) clear_unvisited_bias<A>(g, sums.dbias, keys, is_last);
   backward_item<A, Term>(params, sums, g, keys, item, before, w);
 }
 
