@@ -38,7 +38,8 @@ def tests(session: nox.Session) -> None:
     """Run the whole suite, with all frameworks and the emulated CUDA kernels, and the C++ tests."""
     session.env["ATTNEXT_JAX"] = "pip"
     session.env["ATTNEXT_CUDA_EMULATED"] = "ON"
-    session.install(".[test,torch,jax,keras,hf,onnx,plot,examples,cross]", "onnxruntime")
+    extras = "test,torch,jax,keras,hf,onnx,plot,examples,cross"
+    session.install(f".[{extras}]", "onnxruntime", "nvidia-cuda-nvdisasm")
     session.run("python", "-m", "pytest", *session.posargs)
     session.run("cmake", "--workflow", "--preset", "default")
 

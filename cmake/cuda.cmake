@@ -90,9 +90,15 @@ else()
   endif()
 endif()
 message(STATUS "attnext: CUDA back end: ${attnext_cuda_build}")
+foreach(plugin attnext_has_cuda ATTNEXT_CUDA_EMULATED)
+  set(${plugin}_in_cpp false)
+  if(${plugin})
+    set(${plugin}_in_cpp true)
+  endif()
+endforeach()
 file(
   CONFIGURE
   OUTPUT "${PROJECT_BINARY_DIR}/generated/cuda_build.h"
   CONTENT
-    "// What this build has of CUDA, for backends() and errors: made by cmake/cuda.cmake.\nconstexpr const char* kCudaBuild = \"${attnext_cuda_build}\";\n"
+    "// What this build has of CUDA, for backends() and errors: made by cmake/cuda.cmake.\nconstexpr const char* kCudaBuild = \"${attnext_cuda_build}\";\nconstexpr bool kHasCuda = ${attnext_has_cuda_in_cpp}, kHasEmulated = ${ATTNEXT_CUDA_EMULATED_in_cpp};\n"
   @ONLY)

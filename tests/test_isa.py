@@ -4,11 +4,10 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from processes import supported_isas
+from processes import TESTS, run_tests, supported_isas
 
 RUNNING = """
 import json, numpy, attnext
@@ -23,15 +22,8 @@ def test_forced_isa_runs(isa, run_python):
 
 
 def test_core_cases(isa):
-    here = Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "core",
-         str(here / "test_forward.py"), str(here / "test_backward.py")],
-        env={**os.environ, "ATTNEXT_ISA": isa}, capture_output=True, text=True, timeout=600,
-        cwd=here.parent,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout
+    files = [TESTS / name for name in ("test_forward.py", "test_backward.py")]
+    assert run_tests("-m", "core", *files, ATTNEXT_ISA=isa) > 0
 
 
 @pytest.mark.parametrize("name", ["mmx", "AVX2", "avx"])

@@ -2,6 +2,7 @@
 #include "api/backend.h"
 
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <new>
@@ -29,14 +30,17 @@ std::string folder_of_this_library() {
   return end == std::string::npos ? "" : path.substr(0, end + 1);
 }
 
-Library open_library(const std::string& file, const std::string& how_built) {
+// `is_built`: whether the build that made this library made the plug-in too.
+Library open_library(const std::string& file, bool is_built, const std::string& how_built) {
   const std::string path = folder_of_this_library() + file;
+  if (access(path.c_str(), F_OK) != 0) {
+    return {nullptr, is_built ? how_built + ", but " + path + " is missing; install attnext again"
+                              : how_built};
+  }
   void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
+  if (library == nullptr) {  // also where what the plug-in itself needs is missing
     const char* const reason = dlerror();
-    const std::string found = reason ? reason : "no reason given";
-    const bool is_missing = found.find("No such file") != std::string::npos;
-    return {nullptr, is_missing ? how_built : how_built + "; it cannot be loaded: " + found};
+    return {nullptr, how_built + "; it cannot be loaded: " + (reason ? reason : "no reason given")};
   }
   const auto entry = reinterpret_cast<PluginEntry>(dlsym(library, kPluginSymbol));
   const Plugin* const plugin = entry ? entry() : nullptr;
@@ -52,11 +56,11 @@ Library open_cuda() {
   if (is_disabled != nullptr && *is_disabled != '\0' && std::string(is_disabled) != "0") {
     return {nullptr, std::string("ATTNEXT_DISABLE_CUDA=") + is_disabled + " is set"};
   }
-  return open_library("libattnext_cuda.so", kCudaBuild);
+  return open_library("libattnext_cuda.so", kHasCuda, kCudaBuild);
 }
 
 Library open_emulated() {
-  return open_library("libattnext_cuda_emulated.so",
+  return open_library("libattnext_cuda_emulated.so", kHasEmulated,
                       "a test-only part of the build: -DATTNEXT_CUDA_EMULATED=ON");
 }
 

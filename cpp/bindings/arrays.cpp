@@ -24,14 +24,6 @@ std::string library_of(py::handle value) {
   return library == "jaxlib" ? "jax" : library;
 }
 
-void require_same_place(const Array& q, const Array& array, const char* name, Kind kind) {
-  const bool may_differ = kind == Kind::kSmall && !array.place.is_cuda();
-  const bool is_same = q.place.memory == array.place.memory && q.place.device == array.place.device;
-  if (is_same || may_differ) return;
-  raise(PyExc_TypeError, name, " must be where q is, on ", place_text(q.place), ", found ",
-        array.is_numpy ? "a NumPy array" : "an array", " in ", place_text(array.place));
-}
-
 }  // namespace
 
 bool is_number(py::handle value) {
@@ -73,7 +65,9 @@ Array import_beside(const Array& q, py::handle value, const char* name, Role rol
   if (!is_ours)
     raise(PyExc_TypeError, name, " must be of q's library ", library_of(q.source), ", found ",
           library_of(value));
-  require_same_place(q, array, name, kind);
+  const bool may_differ = kind == Kind::kSmall && !array.place.is_cuda();
+  if (!may_differ)
+    require_same_place(q.place, array.place, name, array.is_numpy ? "a NumPy array" : "an array");
   return array;
 }
 

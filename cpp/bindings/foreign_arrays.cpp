@@ -42,12 +42,14 @@ void describe(const DLTensor& theirs, attnext_tensor& tensor) {
   if (theirs.data) tensor.data = static_cast<char*>(theirs.data) + theirs.byte_offset;
 }
 
-// Fills in where the array is and what it lends. What its library's own table refuses is asked
-// again by the protocol, which says why.
+// Fills in where the array is and what it lends. An array that is not where it has to be is not
+// asked for its memory: its library may know nothing of a stream of another device. What its
+// library's own table refuses is asked again by the protocol, which says why.
 void borrow(py::handle value, const char* name, const Place* beside, Array& array) {
   array.borrowed = BorrowedTensor::on_host(array.source);
   if (array.borrowed) return;
   array.place = place_of(value, name);
+  if (beside) require_same_place(*beside, array.place, name);
   if (array.place.is_cuda())
     find_stream(value, beside, array.place);
   else if (py::hasattr(value, "block_until_ready"))

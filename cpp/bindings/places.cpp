@@ -69,6 +69,12 @@ std::string place_text(const Place& place) {
   return place.is_cuda() ? "cuda:" + std::to_string(place.device) : "host memory";
 }
 
+void require_same_place(const Place& q, const Place& place, const char* name, const char* what) {
+  if (q.memory == place.memory && q.device == place.device) return;
+  raise(PyExc_TypeError, name, " must be where q is, on ", place_text(q), ", found ", what, " in ",
+        place_text(place));
+}
+
 void wait_if_needed(const Place& place, int32_t backend) {
   if (!place.is_cuda() || place.has_stream) return;
   const int32_t device_backend = backend == ATTNEXT_AUTO ? ATTNEXT_CUDA : backend;

@@ -38,6 +38,10 @@ py::object dlpack_stream(const Place& place);
 // "cuda:0", "host memory".
 std::string place_text(const Place& place);
 
+// Refuses an array that must be where q is; `what` it was found to be.
+void require_same_place(const Place& q, const Place& place, const char* name,
+                        const char* what = "an array");
+
 // Results for a library on CUDA without a stream are complete when it gets them.
 void wait_if_needed(const Place& place, int32_t backend);
 

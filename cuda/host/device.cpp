@@ -38,6 +38,17 @@ int count_devices() {
   return count;
 }
 
+std::string capability_text(const Device& device) {
+  return "compute capability " + std::to_string(device.arch / 10) + "." +
+         std::to_string(device.arch % 10);
+}
+
+// Building for it is no cure, as for a device that is too new.
+void require_new_enough(const Device& device, const std::string& found) {
+  if (device.arch >= kOldestArch) return;
+  throw std::runtime_error(found + ": too old, kernels are for 7.5 and later");
+}
+
 std::string gibibytes(size_t bytes) {
   char text[32];
   std::snprintf(text, sizeof(text), "%.2f", static_cast<double>(bytes) / (size_t{1} << 30));
@@ -60,6 +71,13 @@ const Device& device_at(int32_t ordinal) {
   return *known.back();
 }
 
+const Device& usable_device(int32_t ordinal) {
+  const Device& device = device_at(ordinal);
+  require_new_enough(device,
+                     "device " + std::to_string(ordinal) + " has " + capability_text(device));
+  return device;
+}
+
 std::string describe_devices() {
   const int count = count_devices();
   int driver = 0;
@@ -68,14 +86,13 @@ std::string describe_devices() {
   const DeviceGuard guard(0);
   size_t free_bytes = 0, total_bytes = 0;
   require_ok(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
-  const std::string found =
-      std::to_string(count) + (count == 1 ? " device" : " devices") +
-      ", the first with compute capability " + std::to_string(first.arch / 10) + "." +
-      std::to_string(first.arch % 10) + " and " + std::to_string(first.num_multiprocessors) +
-      " multiprocessors, " + gibibytes(free_bytes) + " of " + gibibytes(total_bytes) +
-      " GiB free, driver for CUDA " + version_text(driver);
-  if (first.arch >= kOldestArch) return found;
-  throw std::runtime_error(found + ": too old, kernels are for 7.5 and later");
+  const std::string found = std::to_string(count) + (count == 1 ? " device" : " devices") +
+                            ", the first with " + capability_text(first) + " and " +
+                            std::to_string(first.num_multiprocessors) + " multiprocessors, " +
+                            gibibytes(free_bytes) + " of " + gibibytes(total_bytes) +
+                            " GiB free, driver for CUDA " + version_text(driver);
+  require_new_enough(first, found);
+  return found;
 }
 
 DeviceGuard::DeviceGuard(int32_t ordinal) {

@@ -13,6 +13,9 @@ constexpr int kOldestArch = 75;
 // Facts of a device, asked once; throws Failure where there is none of this number.
 const Device& device_at(int32_t ordinal);
 
+// Likewise, of a device that kernels are built for: throws where it is older.
+const Device& usable_device(int32_t ordinal);
+
 // A sentence on what there is; throws Failure where no device is usable.
 std::string describe_devices();
 

@@ -5,9 +5,18 @@
 #include <new>
 
 namespace attnext::cuda {
+namespace {
+
+// By number, as toolkits of 12.x lack some of the names: cudaErrorContained and
+// cudaErrorTensorMemoryLeak.
+constexpr int kContained = 226, kTensorMemoryLeak = 721;
+
+}  // namespace
 
 bool is_lasting(cudaError_t code) {
-  switch (code) {
+  switch (static_cast<int>(code)) {
+    case kContained:
+    case kTensorMemoryLeak:
     case cudaErrorIllegalAddress:
     case cudaErrorLaunchTimeout:
     case cudaErrorAssert:
@@ -18,6 +27,8 @@ bool is_lasting(cudaError_t code) {
     case cudaErrorInvalidPc:
     case cudaErrorLaunchFailure:
     case cudaErrorECCUncorrectable:
+    case cudaErrorMpsClientTerminated:
+    case cudaErrorExternalDevice:
       return true;
     default:
       return false;

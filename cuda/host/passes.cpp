@@ -79,7 +79,7 @@ void run_dropout_mask(const DeviceCall& call, const KeepMaskParams& given) {
 
 std::string explain_forward(const DeviceCall& call, const Problem& problem) {
   const DeviceGuard guard(call.device);
-  const Device& device = device_at(call.device);
+  const Device& device = usable_device(call.device);
   const ForwardParams params{.problem = problem, .out = {}, .lse = {}};
   const char* const why_not = mma::why_not_forward(params, call.allows_tf32, device);
   char fields[1536] = "";

@@ -20,7 +20,7 @@ cudaStream_t stream_of(const DeviceCall& call, const Lane* lane) {
 
 Session::Session(const DeviceCall& call)
     : guard_(call.device),
-      device_(device_at(call.device)),
+      device_(usable_device(call.device)),
       lane_(call.is_host_memory ? Lane::acquire(device_) : nullptr),
       launch_(stream_of(call, lane_.get()), device_, &host_problem_) {}
 

@@ -58,7 +58,6 @@ inline const char* why_no_instance(const Problem& p, bool allows_tf32, const Dev
   if (dtype == DType::kFloat64) return "q is float64";
   if (dtype == DType::kFloat32 && !allows_tf32)
     return "q is float32, and set_float32_precision says exact";
-  if (device.arch < 75) return "the device is older than sm_75";
   if (dtype == DType::kFloat32 && device.arch < 80)
     return "q is float32 and the device is older than sm_80";
   if (dtype == DType::kBFloat16 && device.arch < 80)

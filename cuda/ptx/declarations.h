@@ -20,7 +20,8 @@ PTX_FN uint3 block_index();
 PTX_FN dim3 block_size();
 PTX_FN dim3 grid_size();
 PTX_FN uint32_t lane_index();  // of a one-dimensional block, as is warp_index
-PTX_FN uint32_t warp_index();  // uniform: the compiler may keep it in a uniform register
+// Uniform: the compiler may keep it in a uniform register. All 32 lanes take part.
+PTX_FN uint32_t warp_index(PTX_SITE);
 // All threads of the block; a thread may not exit before one that others wait at.
 PTX_FN void block_sync(PTX_SITE);
 PTX_FN bool block_any(bool value PTX_AND_SITE);  // block_sync, and: is it true in some thread?

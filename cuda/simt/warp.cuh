@@ -21,10 +21,11 @@ PTX_FN A warp_sum(A x) {
 PTX_FN double block_sum(double x) {
   const SharedArray<double> parts = {ptx::dyn_smem()};
   const double mine = warp_sum(x);
-  if (ptx::lane_index() == 0) store(parts, static_cast<int>(ptx::warp_index()), mine);
+  const auto warp = static_cast<int>(ptx::warp_index());  // of all lanes: it is a shuffle
+  if (ptx::lane_index() == 0) store(parts, warp, mine);
   ptx::block_sync();
   double sum = 0;
-  for (int warp = 0; warp < kWarps; ++warp) sum += load(parts, warp);
+  for (int i = 0; i < kWarps; ++i) sum += load(parts, i);
   ptx::block_sync();
   return sum;
 }

@@ -67,6 +67,7 @@ def test_mixed_places_are_refused_by_name(arrays, place):
     expected = f"^attention: {name} must be where q is, on cuda:0, found an array in cuda:1"
     with pytest.raises(TypeError, match=expected):
         attnext.attention(*mixed, backend="cuda-emulated")
+    assert mixed[1 + place].streams == []  # of a stream of cuda:0 its library may know nothing
 
 
 def test_a_mask_must_be_where_q_is(arrays):

@@ -2,6 +2,7 @@
 
 import glob
 import importlib.util
+import operator
 import os
 import re
 import shutil
@@ -17,20 +18,24 @@ import native_build
 
 ROOT = native_build.ROOT
 
-# An instance of each kind, an architecture it is chosen on, and what its code must consist of.
+# An instance of each kind, an architecture it is chosen on, what its code must consist of, and how
+# many registers a thread of its kernels may take, largest first. A multiprocessor has 65,536: 168
+# leave room for three blocks of 128 threads, 128 and 80 for two and three of 256; a thread has 255.
 GATED = [
-    ("mma_forward_f16_64_75_options", "75", r"HMMA\.1688\.F32"),
-    ("mma_both_f16_128_75_options", "75", r"HMMA\.1688\.F32"),
-    ("mma_forward_bf16_128_80_plain", "80", r"HMMA\.16816\.F32\.BF16"),
-    ("mma_forward_bf16_128_80_few", "90a", r"HMMA\.16816\.F32\.BF16"),
-    ("mma_queries_f16_64_80_plain", "90a", r"HMMA\.16816\.F32"),
-    ("mma_both_bf16_128_80_options", "120", r"HMMA\.16816\.F32\.BF16"),
-    ("mma_keys_bf16_256_80_options", "80", r"HMMA\.16816\.F32\.BF16"),
-    ("mma_forward_f32_64_80_options", "80", r"HMMA\.1688\.F32\.TF32"),
-    ("mma_keys_f32_128_80_options", "90a", r"HMMA\.1688\.F32\.TF32"),
-    ("simt_forward_f32_dot", "86", r"FFMA"),
-    ("simt_backward_f64_dot", "80", r"DFMA"),
-    ("simt_backward_f64_square", "90a", r"DFMA"),
+    ("mma_forward_f16_64_75_options", "75", r"HMMA\.1688\.F32", [255]),
+    ("mma_both_f16_128_75_options", "75", r"HMMA\.1688\.F32", [255]),
+    ("mma_forward_bf16_128_80_plain", "80", r"HMMA\.16816\.F32\.BF16", [255]),
+    ("mma_forward_bf16_128_80_few", "90a", r"HMMA\.16816\.F32\.BF16", [168]),
+    ("mma_queries_f16_64_80_plain", "90a", r"HMMA\.16816\.F32", [255]),
+    ("mma_both_bf16_128_80_options", "120", r"HMMA\.16816\.F32\.BF16", [255]),
+    ("mma_keys_bf16_256_80_options", "80", r"HMMA\.16816\.F32\.BF16", [255]),
+    ("mma_forward_f32_64_80_options", "80", r"HMMA\.1688\.F32\.TF32", [168]),
+    ("mma_keys_f32_128_80_options", "90a", r"HMMA\.1688\.F32\.TF32", [255]),
+    ("simt_forward_f32_dot", "86", r"FFMA", [255, 128]),
+    ("simt_backward_f64_dot", "80", r"DFMA", [255, 255]),
+    ("simt_backward_f64_square", "90a", r"DFMA", [255, 255]),
+    ("simt_stats_f32_dot", "90a", r"FFMA", [255, 128]),
+    ("simt_steps_f32", "90a", r"SHFL\.BFLY", [80] * 7),
 ]
 
 
@@ -40,6 +45,16 @@ def instances():
     return {line.split()[0]: line.split(maxsplit=2)[1:] for line in lines if line[:1].isalpha()}
 
 
+def lacks(what):
+    """Skips the test, or fails it where what nvcc makes has to be looked into, as in .ci/run."""
+    (pytest.fail if os.environ.get("ATTNEXT_REQUIRE_NVCC") else pytest.skip)(what)
+
+
+def nvcc():
+    """Path of nvcc."""
+    return shutil.which("nvcc") or lacks("nvcc is not in PATH")
+
+
 def disassembler():
     """Path of nvdisasm: the toolkit's, or of the package nvidia-cuda-nvdisasm."""
     spec = importlib.util.find_spec("nvidia")
@@ -47,7 +62,7 @@ def disassembler():
     packaged = [path for folder in folders for path in glob.glob(f"{folder}/cu*/bin/nvdisasm")]
     found = shutil.which("nvdisasm") or next(iter(packaged), None)
     if found is None:
-        pytest.skip("nvdisasm is not installed: pip install nvidia-cuda-nvdisasm")
+        lacks("nvdisasm is not installed: pip install nvidia-cuda-nvdisasm")
     if not os.access(found, os.X_OK):
         os.chmod(found, 0o755)
     return found
@@ -63,12 +78,9 @@ def compiled(name, arch, folder):
 
 def compiled_file(source, arch, folder):
     """A file as a cubin, and what ptxas said about it."""
-    nvcc = shutil.which("nvcc")
-    if nvcc is None:
-        pytest.skip("nvcc is not installed")
     cubin = folder / f"{source.stem}.cubin"
     done = subprocess.run(
-        [nvcc, "-std=c++20", "-O3", "-cubin", "-o", cubin, "--expt-relaxed-constexpr",
+        [nvcc(), "-std=c++20", "-O3", "-cubin", "-o", cubin, "--expt-relaxed-constexpr",
          "-Xptxas=-v,-warn-spills,-Werror", f"-gencode=arch=compute_{arch},code=sm_{arch}",
          *(f"-I{ROOT / path}" for path in ("cpp", "cpp/include", "cuda")), source],
         capture_output=True, text=True, check=False,
@@ -78,16 +90,35 @@ def compiled_file(source, arch, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "arch", "instruction"), GATED)
-def test_code(name, arch, instruction, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "arch", "instruction", "registers"), GATED, ids=[row[0] for row in GATED]
+)
+def test_code(name, arch, instruction, registers, tmp_path):
     cubin, said = compiled(name, arch, tmp_path)
     spills = re.findall(r"(\d+) bytes spill", said)
     assert spills
     assert set(spills) == {"0"}, said
     assert not re.search(r"\bC75\d\d\b", said), said
+    taken = sorted(map(int, re.findall(r"Used (\d+) registers", said)), reverse=True)
+    assert len(taken) == len(registers)
+    assert all(map(operator.le, taken, registers)), f"{name} takes {taken} registers"
     code = native_build.run(disassembler(), "-c", cubin)
     assert re.search(instruction, code), f"{name} does not use {instruction}"
     assert not re.search(r"\b(STL|LDL)\b", code), f"{name} keeps registers in local memory"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["75", "90a"])
+def test_lanes_of_a_block_sum_shuffle_together(arch, tmp_path):
+    """Where a single lane came to a shuffle, ptxas would have to gather the others for it."""
+    cubin, _ = compiled("simt_steps_f32", arch, tmp_path)
+    code = native_build.run(disassembler(), "-c", cubin)
+    kernel = re.compile(r"\n\.text\.\w*(heads|small_bias)_kernel\w*:(.*?)(?=\n\.text\.|\Z)", re.S)
+    found = dict(kernel.findall(code))
+    assert set(found) == {"heads", "small_bias"}
+    for name, body in found.items():
+        assert "SHFL" in body
+        assert "WARPSYNC" not in body, f"backward_{name}_kernel shuffles in a branch"
 
 
 @pytest.mark.slow
@@ -114,6 +145,24 @@ def test_a_machine_without_a_driver_is_told_so():
     assert not found.available
     assert "there is no NVIDIA driver on this machine" in found.reason
     np.testing.assert_array_equal(attnext.attention(q, q, q), q)
+
+
+def test_every_lasting_error_is_known(tmp_path):
+    """Those of which CUDA's header says that only another process can use the device."""
+    source = tmp_path / "empty.cu"
+    source.touch()
+    header = re.search(r"\S+/driver_types\.h", native_build.run(nvcc(), "-M", source))[0]
+    error = re.compile(r"/\*\*((?:(?!\*/).)*)\*/\s*(cudaError\w+)\s*=\s*(\d+)", re.S)
+    documented = error.findall(Path(header).read_text())
+    lasting = {
+        name: number
+        for text, name, number in documented
+        if "terminated and relaunched" in re.sub(r"[\s*]+", " ", text)
+    }
+    assert len(lasting) > 10
+    known = (ROOT / "cuda" / "host" / "failure.cpp").read_text()
+    for name, number in lasting.items():
+        assert re.search(rf"\b({name}|{number})\b", known), f"{name} = {number}"
 
 
 def test_every_instance_is_named_once():
@@ -183,8 +232,7 @@ def test_a_lack_of_nvcc_is_said_with_its_cure(choice, cure, tmp_path):
 
 
 def test_ptx_is_made_once_for_all_architectures(tmp_path):
-    if shutil.which("nvcc") is None:
-        pytest.skip("nvcc is not installed")
+    nvcc()
     done = configured(
         tmp_path, "-DATTNEXT_CUDA=ON", "-DATTNEXT_CUDA_ARCHS=75-real;80-real;90;100-real"
     )

@@ -8,6 +8,7 @@ import attnext
 from attnext import reference
 from cases import DIFFERENTIABLE, EVERY
 from test_backward import owners
+from test_forward import core
 from tolerance import WIDER, check
 
 # An emulated multiply-add takes about a microsecond. So many keys are still several tiles, and
@@ -25,10 +26,8 @@ def smaller(case):
 
 
 def named(pairs):
-    pairs = [(smaller(case), dtype) for case, dtype in pairs if case.is_core or dtype in WHOLE]
-    return pytest.mark.parametrize(
-        ("case", "dtype"), [pytest.param(*pair, id=f"{pair[0]}-{pair[1]}") for pair in pairs]
-    )
+    chosen = [(smaller(case), dtype) for case, dtype in pairs if case.is_core or dtype in WHOLE]
+    return pytest.mark.parametrize(("case", "dtype"), core(chosen))
 
 
 def by_three_products(pairs):

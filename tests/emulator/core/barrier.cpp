@@ -109,6 +109,7 @@ bool synchronise_block(bool value, const char* what, const Site& site) {
   Thread& me = self();
   NamedBarrier& b = me.block->barriers[0];
   const uint64_t completed = b.completed;
+  require_nobody_gathers(what, me, site);
   require_together(b, me, site);
   b.expected = machine().num_threads;
   b.any = b.any || value;

@@ -33,19 +33,34 @@ void exchange_knowledge(Gathering& g) {
   exchange(members, kWarpSize, g.block.num_warps);
 }
 
+// Who waits for the block's barrier cannot come here, nor who is here to the barrier.
+void require_nobody_at_barrier(const char* name, const Thread& me, const Site& site) {
+  const NamedBarrier& barrier = me.block->barriers[0];
+  if (barrier.lanes[me.warp] == 0) return;
+  fail(site, "DIVERGENT WARP: ", name, " here, while other lanes are at a barrier (",
+       describe(barrier.sites[me.warp]), ")");
+}
+
 }  // namespace
+
+void require_nobody_gathers(const char* name, const Thread& me, const Site& site) {
+  const Meeting& meeting = me.block->meetings[me.warp];
+  if (meeting.arrived == 0) return;
+  fail(site, "DIVERGENT WARP: ", name, " here, while other lanes are at ", meeting.name, " (",
+       describe(meeting.site), ")");
+}
 
 void gather(const char* name, void* argument, void (*act)(Gathering&), const Site& site) {
   Thread& me = self();
   Block& block = *me.block;
   Meeting& meeting = block.meetings[me.warp];
+  require_nobody_at_barrier(name, me, site);
   if (meeting.arrived == 0) {
     meeting.name = name;
     meeting.site = site;
   } else if (meeting.name != name || meeting.site.line() != site.line() ||
              meeting.site.file_name() != site.file_name()) {
-    fail(site, "DIVERGENT WARP: ", name, " here, while other lanes are at ", meeting.name, " (",
-         describe(meeting.site), ")");
+    require_nobody_gathers(name, me, site);
   }
   meeting.arrived |= 1u << me.lane;
   meeting.arguments[me.lane] = argument;

@@ -21,6 +21,9 @@ struct Gathering {
 // Waits until every lane is here; the last to come performs `act` for all.
 void gather(const char* name, void* argument, void (*act)(Gathering&), const Site& site);
 
+// Fails if lanes of the thread's warp gather, for whose operation it does not come.
+void require_nobody_gathers(const char* name, const Thread& me, const Site& site);
+
 // What shuffles and votes exchange: each lane's own `in` and, from lane `source`, `out`.
 struct Exchange {
   uint64_t in, out;

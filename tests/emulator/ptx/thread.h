@@ -17,8 +17,11 @@ PTX_FN uint3 ptx::block_index() { return emulator::self().block->index; }
 PTX_FN dim3 ptx::block_size() { return emulator::machine().block_size; }
 PTX_FN dim3 ptx::grid_size() { return emulator::machine().grid; }
 PTX_FN uint32_t ptx::lane_index() { return emulator::self().id % emulator::kWarpSize; }
-// Without the shuffle of the real one: nothing of its meaning is lost.
-PTX_FN uint32_t ptx::warp_index() { return emulator::self().id / emulator::kWarpSize; }
+// The real one is a shuffle: its lanes must meet, though here each knows its warp.
+PTX_FN uint32_t ptx::warp_index(const Site& site) {
+  return static_cast<uint32_t>(
+      emulator::shuffle_bits("warp_index", emulator::self().warp, 0, site));
+}
 
 PTX_FN void ptx::block_sync(const Site& site) {
   emulator::synchronise_block(false, "block_sync", site);

@@ -24,6 +24,7 @@ enum Fault {
   kBadId,
   kArrivesTwice,
   kMissingStep,
+  kOneLaneAsks,
 };
 
 struct Params {
@@ -58,6 +59,21 @@ __global__ void sum_warps(const __grid_constant__ Params p) {
                            ptx::shuffle_up(lane, 1) == (lane == 0 ? 0 : lane - 1) &&
                            ptx::shuffle_down(lane, 2) == (lane < 30 ? lane + 2 : lane);
   ptx::st_global(p.out + t, votes_agree ? sum : -1.0f);
+}
+
+// A lane of each warp writes one number for it, which the other warp reads.
+template <Fault kFault>
+__global__ void exchange_numbers(const __grid_constant__ Params p) {
+  const uint32_t t = ptx::thread_index().x, lane = ptx::lane_index();
+  const float x = ptx::ld_global(p.in + t);
+  if constexpr (kFault == kOneLaneAsks) {
+    if (lane == 0) ptx::st_shared(ptx::dyn_smem() + 4 * ptx::warp_index(), x);
+  } else {
+    const uint32_t warp = ptx::warp_index();
+    if (lane == 0) ptx::st_shared(ptx::dyn_smem() + 4 * warp, x);
+  }
+  ptx::block_sync();
+  ptx::st_global(p.out + t, ptx::ld_shared<float>(ptx::dyn_smem() + 4 * (1 - t / 32)));
 }
 
 // Warp 0 writes, warp 1 reads, twice, over barriers 1 (full) and 2 (empty).
@@ -104,6 +120,10 @@ std::string run_sum() {
   return run(sum_warps<kFault>, [](int t) { return t < 32 ? 496.0f : 1520.0f; });
 }
 template <Fault kFault>
+std::string run_exchange() {
+  return run(exchange_numbers<kFault>, [](int t) { return t < 32 ? 32.0f : 0.0f; });
+}
+template <Fault kFault>
 std::string run_hand_over() {
   return run(hand_over<kFault>,
              [](int t) { return static_cast<float>(t / 32 * 32 + 31 - t % 32); });
@@ -119,6 +139,9 @@ int main() {
       {"another shuffle", run_sum<kOtherOperation>, "DIVERGENT WARP: shuffle"},
       {"another line", run_sum<kOtherLine>, "DIVERGENT WARP: shuffle_xor here"},
       {"a step less", run_sum<kMissingStep>, "WRONG RESULT"},
+      {"a number for each warp", run_exchange<kNone>, ""},
+      {"one lane asks for its warp", run_exchange<kOneLaneAsks>,
+       "DIVERGENT WARP: block_sync here|DIVERGENT WARP: warp_index here"},
       {"hand over", run_hand_over<kNone>, ""},
       {"no arrival", run_hand_over<kNoArrival>, "wait for barrier_sync of barrier 1"},
       {"another count", run_hand_over<kOtherCount>, "is used for|RACE: ld_shared"},
