@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
 import shutil
 import subprocess
@@ -45,16 +47,28 @@ def compile_command(source: str, backend: str, program: Path, arch: str = "nativ
     return [rest[0], "-std=c++20", *includes, "-o", str(program), *rest[1:]]
 
 
-def build(source: str, backend: str, folder: str, arch: str = "native") -> Path:
+def build(source: str, backend: str, folder: Path, arch: str = "native") -> Path:
     """Compile into `folder`; raises with the compiler's words."""
-    program = Path(folder) / Path(source).stem
+    program = folder / Path(source).stem
     command = compile_command(source, backend, program, arch)
     if shutil.which(command[0]) is None:
-        raise SystemExit(f"{command[0]} is not installed")
+        raise RuntimeError(f"{command[0]} is not installed")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0 or "C75" in done.stderr:
-        raise SystemExit(f"{source} does not compile as it should:\n{done.stderr[-3000:]}")
+        raise RuntimeError(f"{source} does not compile as it should:\n{done.stderr[-3000:]}")
     return program
+
+
+def ready(
+    source: str, chosen: argparse.Namespace, folder: str, arch: str = "native"
+) -> tuple[Path, list[str]]:
+    """A program and what it can run: one compiled before if that starts here, else compiled now."""
+    if chosen.programs:
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            program = chosen.programs.resolve() / Path(source).stem
+            return program, names(program)
+    program = build(source, chosen.backend, Path(folder), arch)
+    return program, names(program)
 
 
 def names(program: Path) -> list[str]:
