@@ -1,7 +1,7 @@
 """How is everything run on a machine with a GPU, for which minutes and no network must do?
 
 python -m benchmarks.gpu.run prepare --python python3.12   # with a network, without a GPU
-python -m benchmarks.gpu.run first                         # there: ten minutes
+python -m benchmarks.gpu.run first                         # there: nine minutes
 python -m benchmarks.gpu.run second                        # there: five
 """
 
