@@ -1,35 +1,49 @@
-"""What do the drivers share? Arguments, a process with a time limit per case, and the record."""
+"""What do the drivers share? Arguments, the order of the cases, running them, the record."""
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import json
+import os
 import platform
+import queue
+import random
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import attnext
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+SPENT = "not run: the budget was spent"
+WRITE_EVERY = 0.2  # seconds: thousands of rows are not written thousands of times in full
+
+Row = dict[str, Any]
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
+def parser(description: str | None, limit: float = 20, jobs: int = 1) -> argparse.ArgumentParser:
     """The arguments that every driver has."""
     result = argparse.ArgumentParser(description=description)
     result.add_argument("--backend", default="cuda", choices=("cuda", "cuda-emulated"))
-    result.add_argument("--budget", type=float, default=570, help="seconds for the whole run")
-    result.add_argument("--limit", type=float, default=20, help="seconds for a case")
+    result.add_argument("--budget", type=float, default=540, help="seconds for the whole run")
+    result.add_argument("--limit", type=float, default=limit, help="seconds for a case")
+    result.add_argument("--jobs", type=int, default=jobs, help="processes at a time")
     result.add_argument("--only", default="", help="cases whose name contains this")
     result.add_argument("--quick", action="store_true", help="a few small cases")
     result.add_argument("--output", type=Path, default=RESULTS, help="folder of the record")
+    result.add_argument("--programs", type=Path, help="folder of programs compiled before")
     return result
 
 
-def environment(backend: str) -> dict[str, Any]:
+def environment(backend: str) -> Row:
     """The machine and the versions: a number without them says nothing."""
     facts = {b.name: b.reason for b in attnext.backends()}
     result = {
@@ -49,63 +63,167 @@ def environment(backend: str) -> dict[str, Any]:
     return result
 
 
-def run_alone(module: str, arguments: list[str], limit: float, prefix: tuple[str, ...] = ()) -> Any:
-    """A case in a process of its own: a hang costs `limit` seconds, a lost device one case.
-
-    The process prints one JSON object as its last line.
-    """
-    command = [*prefix, sys.executable, "-m", module, *arguments]
-    start = time.monotonic()
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=limit, check=False,
-            cwd=RESULTS.parent.parent,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return {"status": "hung", "seconds": limit}
-    seconds = round(time.monotonic() - start, 2)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode == 0 and lines:
-        return {"status": "ok", **json.loads(lines[-1]), "seconds": seconds}
-    tail = (done.stderr or done.stdout).strip()[-800:]
-    return {"status": "failed", "returncode": done.returncode, "output": tail, "seconds": seconds}
-
-
 def select(cases: dict[str, Any], chosen: argparse.Namespace, quick: int = 4) -> dict[str, Any]:
     """The cases asked for by --only and --quick."""
     named = {name: case for name, case in cases.items() if chosen.only in name}
     return dict(list(named.items())[:quick]) if chosen.quick else named
 
 
-def run_all(cases: dict[str, Any], chosen: argparse.Namespace, run: Any) -> list[dict[str, Any]]:
-    """The rows of `run(name, case)` for each while the budget lasts; what did not run is said.
+def spread(cases: dict[str, Row], count: int) -> dict[str, Row]:
+    """At most `count` of them, each the one whose pairs of values were seen least before it.
 
-    `run` returns a row or a list of them.
+    So that a budget that cuts the list leaves no value, and no two together, untried.
     """
-    start, rows = time.monotonic(), []
-    for name, case in cases.items():
-        if time.monotonic() - start > chosen.budget:
-            rows.append({"case": name, "status": "not run: the budget was spent"})
-            continue
-        found = run(name, case)
-        for row in found if isinstance(found, list) else [found]:
-            rows.append({"case": name, **row})
-            print(json.dumps(rows[-1]), flush=True)
-    return rows
+    rng, seen, chosen = random.Random(0), Counter(), {}
+    left = dict(cases)
+
+    def pairs(case: Row) -> list[Any]:
+        return list(itertools.combinations(case.items(), 2))
+
+    while left and len(chosen) < count:
+        candidates = rng.sample(list(left), min(60, len(left)))
+        name = min(candidates, key=lambda name: sum(seen[pair] for pair in pairs(left[name])))
+        chosen[name] = left.pop(name)
+        seen.update(pairs(chosen[name]))
+    return chosen
 
 
-def leave(name: str, chosen: argparse.Namespace, rows: list[dict[str, Any]]) -> int:
-    """Write the dated JSON and a table; the exit status says whether every case went well."""
-    record = {"driver": name, "environment": environment(chosen.backend), "rows": rows}
-    chosen.output.mkdir(parents=True, exist_ok=True)
-    stem = f"gpu-{name}-{datetime.date.today().isoformat()}"
-    (chosen.output / f"{stem}.json").write_text(json.dumps(record, indent=1) + "\n")
-    columns = list(dict.fromkeys(key for row in rows for key in row if key != "output"))
+class Record:
+    """The dated JSON of a run, complete on disk after each row, and a table at the end."""
+
+    def __init__(self, name: str, chosen: argparse.Namespace):
+        self.name, self.output, self.rows = name, chosen.output, []
+        self.stem = f"gpu-{name}-{datetime.date.today().isoformat()}"
+        self.environment, self.lock, self.written = (
+            environment(chosen.backend),
+            threading.Lock(),
+            0.0,
+        )
+        self.output.mkdir(parents=True, exist_ok=True)
+
+    def add(self, case: str, row: Row) -> None:
+        """A result, from any thread; it is printed unless all is well."""
+        with self.lock:
+            self.rows.append({"case": case, **row})
+            print(json.dumps(self.rows[-1]), flush=True)
+            if time.monotonic() - self.written > WRITE_EVERY:
+                self._write()
+
+    def _write(self) -> None:
+        record = {"driver": self.name, "environment": self.environment, "rows": self.rows}
+        partial = self.output / f".{self.stem}.json"
+        partial.write_text(json.dumps(record, indent=1) + "\n")
+        os.replace(partial, self.output / f"{self.stem}.json")
+        self.written = time.monotonic()
+
+    def leave(self, only_bad: bool = False) -> int:
+        """Write all of it and a table; the exit status says whether every case went well."""
+        bad = [row for row in self.rows if row["status"] not in ("ok", "skipped")]
+        counts = Counter(row["status"].partition(":")[0] for row in self.rows)
+        summary = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+        with self.lock:
+            self._write()
+        (self.output / f"{self.stem}.md").write_text(table(bad if only_bad else self.rows, summary))
+        print(f"{self.name}: {summary or 'nothing ran'}; {self.output / self.stem}.json, .md")
+        return 1 if bad or not self.rows else 0
+
+
+def table(rows: list[Row], summary: str) -> str:
+    """The rows as Markdown, long words left to the JSON."""
+    columns = list(dict.fromkeys(["case", *(key for row in rows for key in row)]))
+    columns = [key for key in columns if key != "output"]
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(str(row.get(key, "")) for key in columns) + " |" for row in rows]
-    (chosen.output / f"{stem}.md").write_text("\n".join(lines) + "\n")
-    bad = [row["case"] for row in rows if row["status"] != "ok"]
-    print(
-        f"{len(rows) - len(bad)} of {len(rows)} cases went well; {chosen.output / stem}.json, .md"
-    )
-    return 1 if bad or not rows else 0
+    return "\n".join([*lines, "", summary]) + "\n"
+
+
+def run_all(
+    cases: dict[str, Any], chosen: argparse.Namespace, record: Record,
+    runners: list[Callable[[str, Any, float], Any]],
+) -> None:  # fmt: skip
+    """A row of `record`, or several, for each case, by as many threads as there are runners.
+
+    A runner takes a name, a case and the seconds it may take, and returns a row or a list of them.
+    What the budget leaves no time for is said.
+    """
+    end, waiting = time.monotonic() + chosen.budget, queue.SimpleQueue()
+    for item in cases.items():
+        waiting.put(item)
+    running: dict[str, None] = {}
+
+    def work(run: Callable[[str, Any, float], Any]) -> None:
+        while True:
+            try:
+                name, case = waiting.get_nowait()
+            except queue.Empty:
+                return
+            running[name] = None
+            for row in attempt(run, name, case, chosen.limit, end):
+                record.add(name, row)
+            running.pop(name)
+
+    threads = [threading.Thread(target=work, args=(run,), daemon=True) for run in runners]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        # A process whose kernel never ends can outlive its kill: it is not waited for.
+        thread.join(max(0.0, end + 10 - time.monotonic()))
+    for name in list(running):
+        record.add(name, {"status": "hung", "output": "its process could not be ended"})
+
+
+def attempt(run: Any, name: str, case: Any, limit: float, end: float) -> list[Row]:
+    """The rows of a case, whatever happens to it; none of it lasts beyond `end`."""
+    left = end - time.monotonic()
+    if left <= 0:
+        return [{"status": SPENT}]
+    try:
+        found = run(name, case, min(limit, left))
+    except Exception as error:
+        return [{"status": "failed", "output": f"{type(error).__name__}: {error}"}]
+    if left < limit and isinstance(found, dict) and found["status"] == "hung":
+        return [{"status": SPENT}]
+    return found if isinstance(found, list) else [found]
+
+
+def run_in_workers(
+    module: str, cases: dict[str, Any], chosen: argparse.Namespace, only_bad: bool = False
+) -> int:
+    """The record of a driver whose cases are run by `worker`; returns the exit status."""
+    from .worker import Worker
+
+    cores = os.cpu_count() or 1
+    jobs = max(1, min(chosen.jobs, len(cases)))
+    workers = [Worker(module, chosen.backend, max(1, cores // jobs)) for _ in range(jobs)]
+    record = Record(module.rpartition(".")[2], chosen)
+    runners = [lambda name, case, limit, w=w: w.run(case, limit) for w in workers]
+    run_all(cases, chosen, record, runners)
+    status = record.leave(only_bad)
+    for worker in workers:
+        worker.stop()
+    return status
+
+
+def run_alone(command: list[str], limit: float, keep_output: bool = False) -> Row:
+    """A program in a process of its own: how it ended, and what it printed if that was badly."""
+    start = time.monotonic()
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=limit, check=False, cwd=ROOT,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return {"status": "hung", "output": f"no answer in {limit:.0f} s"}
+    except OSError as error:
+        return {"status": "failed", "output": str(error)}
+    row: Row = {"status": "ok" if done.returncode == 0 else "failed"}
+    said = (done.stdout + done.stderr).strip()
+    if keep_output:
+        row["output"] = said
+    elif done.returncode != 0:
+        row |= {"returncode": done.returncode, "output": said[-1500:]}
+    return {**row, "seconds": round(time.monotonic() - start, 2)}
+
+
+def python(*arguments: str) -> list[str]:
+    """The command that runs a module with this interpreter."""
+    return [sys.executable, "-m", *arguments]

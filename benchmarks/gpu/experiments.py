@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from typing import Any
 
 from . import common, programs
 
@@ -15,22 +16,27 @@ EMULATED = ("1", "200", "1")
 
 def main(arguments: list[str]) -> int:
     """``python -m benchmarks.gpu.experiments``."""
-    chosen = common.parser(__doc__).parse_args(arguments)
-    is_real = chosen.backend == "cuda"
+    chosen = common.parser(__doc__, limit=60).parse_args(arguments)
+    record = common.Record("experiments", chosen)
     if programs.capability(chosen.backend) != "9.0":
-        print("the experiments are compiled for sm_90a and need a device of it")
-        return 1
+        record.add("all", {"status": "skipped", "output": "compiled for sm_90a alone"})
+        return record.leave()
     with tempfile.TemporaryDirectory() as folder:
-        program = programs.build("experiments.cu", chosen.backend, folder, "90a")
+        try:
+            program, names = programs.ready("experiments.cu", chosen, folder, "90a")
+        except RuntimeError as error:
+            record.add("experiments.cu", {"status": "failed", "output": str(error)})
+            return record.leave()
         cases = {}
-        for name in programs.names(program):
+        for name in names:
             real = next(sizes for key, sizes in SIZES.items() if key in name)
-            cases[name] = [name, *(real if is_real else EMULATED)]
-        rows = common.run_all(
-            common.select(cases, chosen), chosen,
-            lambda _, case: programs.run(program, case, chosen.limit),
-        )  # fmt: skip
-    return common.leave("experiments", chosen, rows)
+            cases[name] = [name, *(real if chosen.backend == "cuda" else EMULATED)]
+
+        def run(_: str, case: list[str], limit: float) -> list[dict[str, Any]]:
+            return programs.run(program, case, limit)
+
+        common.run_all(common.select(cases, chosen), chosen, record, [run])
+    return record.leave()
 
 
 if __name__ == "__main__":

@@ -12,21 +12,26 @@ from . import common, programs
 def main(arguments: list[str]) -> int:
     """``python -m benchmarks.gpu.probes``."""
     chosen = common.parser(__doc__).parse_args(arguments)
-    sources = {"probes.cu": "native"}
-    if programs.capability(chosen.backend) == "9.0":
-        sources["probes_sm90.cu"] = "90a"
-    else:
-        print("the device is not of sm_90: the instructions of sm_90a are left out")
-    rows: list[dict[str, Any]] = []
+    record = common.Record("probes", chosen)
+    sources = {"probes.cu": "native", "probes_sm90.cu": "90a"}
+    cases: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for source, arch in sources.items():
-            program = programs.build(source, chosen.backend, folder, arch)
-            cases = {name: (program, name) for name in programs.names(program)}
-            rows += common.run_all(
-                common.select(cases, chosen), chosen,
-                lambda _, case: programs.run(case[0], [case[1]], chosen.limit),
-            )  # fmt: skip
-    return common.leave("probes", chosen, rows)
+            if arch == "90a" and programs.capability(chosen.backend) != "9.0":
+                record.add(source, {"status": "skipped", "output": "the device is not of sm_90"})
+                continue
+            try:
+                program, names = programs.ready(source, chosen, folder, arch)
+            except RuntimeError as error:
+                record.add(source, {"status": "failed", "output": str(error)})
+                continue
+            cases |= {name: (program, name) for name in names}
+
+        def run(_: str, case: Any, limit: float) -> list[dict[str, Any]]:
+            return programs.run(case[0], [case[1]], limit)
+
+        common.run_all(common.select(cases, chosen), chosen, record, [run] * chosen.jobs)
+    return record.leave()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
 import shutil
 import subprocess
@@ -14,13 +16,16 @@ EMULATOR = ROOT / "tests" / "emulator"
 
 
 def capability(backend: str) -> str:
-    """Compute capability of the first device, as "9.0"; the emulator's claims to be that."""
+    """Compute capability of the first device, as "9.0", the emulator's; empty if unknown."""
     if backend != "cuda":
         return "9.0"
-    done = subprocess.run(
-        ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"],
+            capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
     return done.stdout.split()[0]
 
 
@@ -45,16 +50,28 @@ def compile_command(source: str, backend: str, program: Path, arch: str = "nativ
     return [rest[0], "-std=c++20", *includes, "-o", str(program), *rest[1:]]
 
 
-def build(source: str, backend: str, folder: str, arch: str = "native") -> Path:
+def build(source: str, backend: str, folder: Path, arch: str = "native") -> Path:
     """Compile into `folder`; raises with the compiler's words."""
-    program = Path(folder) / Path(source).stem
+    program = folder / Path(source).stem
     command = compile_command(source, backend, program, arch)
     if shutil.which(command[0]) is None:
-        raise SystemExit(f"{command[0]} is not installed")
+        raise RuntimeError(f"{command[0]} is not installed")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0 or "C75" in done.stderr:
-        raise SystemExit(f"{source} does not compile as it should:\n{done.stderr[-3000:]}")
+        raise RuntimeError(f"{source} does not compile as it should:\n{done.stderr[-3000:]}")
     return program
+
+
+def ready(
+    source: str, chosen: argparse.Namespace, folder: str, arch: str = "native"
+) -> tuple[Path, list[str]]:
+    """A program and what it can run: one compiled before if that starts here, else compiled now."""
+    if chosen.programs:
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            program = chosen.programs.resolve() / Path(source).stem
+            return program, names(program)
+    program = build(source, chosen.backend, Path(folder), arch)
+    return program, names(program)
 
 
 def names(program: Path) -> list[str]:

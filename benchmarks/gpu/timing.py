@@ -63,8 +63,10 @@ def work(shape: tuple[int, ...], causal: bool, pass_: str) -> float:
     return forward * (2.5 if pass_ == "backward" else 1.0)
 
 
-def our_calls(arrays: Any, causal: bool, pass_: str, dtype: str, backend: str = "auto") -> Calls:
-    """A pass over q, k, v, dout at every precision there is."""
+def our_calls(
+    arrays: Any, causal: bool, pass_: str, dtype: str, backend: str | None = None
+) -> Calls:
+    """A pass over q, k, v, dout at every precision there is; where the arrays are, by default."""
     q, k, v, dout = arrays
 
     def call(precision: Any) -> Callable[[], Any]:
@@ -113,12 +115,17 @@ def torch_calls(arrays: Any, causal: bool, pass_: str, dtype: str) -> Calls:
     return calls
 
 
-def device_calls(shape: tuple[int, ...], causal: bool, pass_: str, dtype: str) -> Calls:
-    """Ours and torch's on the same tensors."""
+def device_arrays(shape: tuple[int, ...], dtype: str) -> list[Any]:
+    """q, k, v, dout as tensors of torch."""
     import torch
 
     torch.manual_seed(0)
-    arrays = [torch.randn(shape, device="cuda", dtype=getattr(torch, dtype)) for _ in range(4)]
+    return [torch.randn(shape, device="cuda", dtype=getattr(torch, dtype)) for _ in range(4)]
+
+
+def device_calls(shape: tuple[int, ...], causal: bool, pass_: str, dtype: str) -> Calls:
+    """Ours and torch's on the same tensors."""
+    arrays = device_arrays(shape, dtype)
     return {
         **our_calls(arrays, causal, pass_, dtype), **torch_calls(arrays, causal, pass_, dtype)
     }  # fmt: skip
@@ -168,31 +175,48 @@ def interleaved(
     return times
 
 
+def profiled_call(case: Case) -> None:
+    """One pass of ours, on inputs that are random: what `profile` looks at."""
+    import torch
+
+    dim, seqlen, causal, pass_, dtype = case
+    arrays = device_arrays(shape_of(dim, seqlen), dtype)
+    next(iter(our_calls(arrays, causal, pass_, dtype).values()))()
+    torch.cuda.synchronize()
+
+
+def shape_of(dim: int, seqlen: int) -> tuple[int, ...]:
+    """(batch, heads, seqlen, head_dim) of a case."""
+    return (TOKENS // seqlen, max(1, WIDTH // dim), seqlen, dim)
+
+
+def run_case(backend: str, case: dict[str, Any]) -> dict[str, Any]:
+    """Medians of all contenders, in milliseconds and TFLOP/s."""
+    (dim, seqlen, causal, pass_, dtype), runs = case["problem"], case["runs"]
+    if backend == "cuda":
+        shape = shape_of(dim, seqlen)
+        times = interleaved(device_calls(shape, causal, pass_, dtype), device_seconds, 5, runs)
+    else:
+        shape = (1, 1, 65, 32)
+        times = interleaved(host_calls(shape, causal, pass_, dtype), host_seconds, 1, 2)
+    row: dict[str, Any] = {}
+    for name, found in times.items():
+        median = statistics.median(found)
+        row[f"{name} ms"] = float(f"{median * 1e3:.4g}")
+        row[f"{name} TFLOP/s"] = float(f"{work(shape, causal, pass_) / median / 1e12:.4g}")
+    return row
+
+
 def main(arguments: list[str]) -> int:
     """``python -m benchmarks.gpu.timing``."""
-    own = common.parser(__doc__)
+    own = common.parser(__doc__, limit=60)
     own.add_argument("--runs", type=int, default=30)
     chosen = own.parse_args(arguments)
-    is_real = chosen.backend == "cuda"
-
-    def run(_: str, case: Case) -> dict[str, Any]:
-        dim, seqlen, causal, pass_, dtype = case
-        if is_real:
-            shape = (TOKENS // seqlen, max(1, WIDTH // dim), seqlen, dim)
-            calls = device_calls(shape, causal, pass_, dtype)
-            times = interleaved(calls, device_seconds, 5, chosen.runs)
-        else:
-            shape = (1, 1, 65, 32)
-            times = interleaved(host_calls(shape, causal, pass_, dtype), host_seconds, 1, 2)
-        row: dict[str, Any] = {"status": "ok"}
-        for name, found in times.items():
-            median = statistics.median(found)
-            row[f"{name} ms"] = float(f"{median * 1e3:.4g}")
-            row[f"{name} TFLOP/s"] = float(f"{work(shape, causal, pass_) / median / 1e12:.4g}")
-        return row
-
-    cases = common.select(grid(), chosen)
-    return common.leave("timing", chosen, common.run_all(cases, chosen, run))
+    cases = {
+        name: {"problem": problem, "runs": chosen.runs}
+        for name, problem in common.select(grid(), chosen).items()
+    }
+    return common.run_in_workers("benchmarks.gpu.timing", cases, chosen)
 
 
 if __name__ == "__main__":

@@ -115,10 +115,13 @@ py::capsule make_capsule(void* managed, const char* name, PyCapsule_Destructor d
   return py::reinterpret_steal<py::capsule>(capsule);
 }
 
-py::capsule dlpack_method(const ResultTensor& self, py::handle, py::handle max_version, py::handle,
-                          py::handle) {
+py::capsule dlpack_method(const ResultTensor& self, py::handle, py::handle max_version,
+                          py::handle dl_device, py::handle) {
   const bool is_versioned =
       !max_version.is_none() && py::cast<int>(max_version[py::int_(0)]) >= DLPACK_MAJOR_VERSION;
+  const bool is_for_host = !dl_device.is_none() && py::cast<int>(dl_device[py::int_(0)]) == kDLCPU;
+  if (is_for_host && self.device().device_type != kDLCPU)
+    return self.on_host().dlpack(is_versioned);
   return self.dlpack(is_versioned);
 }
 
@@ -177,11 +180,20 @@ ResultTensor::ResultTensor(const attnext_tensor& tensor)
       tensor_(tensor) {}
 
 ResultTensor::ResultTensor(const attnext_tensor& tensor, int32_t backend, int32_t device)
-    : tensor_(tensor), device_{kDLCUDA, device} {
+    : tensor_(tensor), device_{kDLCUDA, device}, backend_(backend) {
   void* memory = nullptr;
   run([&] { return attnext_device_allocate(backend, device, num_bytes(tensor), &memory); });
   memory_ = std::shared_ptr<void>(
       memory, [=](void* taken) { attnext_device_free(backend, device, taken); });
+}
+
+ResultTensor ResultTensor::on_host() const {
+  ResultTensor copy(tensor_);
+  run([&] {
+    return attnext_device_copy(backend_, device_.device_id, nullptr, copy.data(), data(),
+                               num_bytes(tensor_));
+  });
+  return copy;
 }
 
 py::capsule ResultTensor::dlpack(bool is_versioned) const {

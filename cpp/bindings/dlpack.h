@@ -53,6 +53,8 @@ class ResultTensor {
   ResultTensor(const attnext_tensor& tensor, int32_t backend, int32_t device);
   DLDevice device() const { return device_; }
   void* data() const { return memory_.get(); }
+  // A copy, complete, of a result on a device that was computed on its default stream.
+  ResultTensor on_host() const;
   py::capsule dlpack(bool is_versioned) const;
   // As an array of the type of `like`, where that has a table for it; null elsewhere.
   py::object taken_by(py::handle like) const;
@@ -61,6 +63,7 @@ class ResultTensor {
   std::shared_ptr<void> memory_;
   attnext_tensor tensor_;
   DLDevice device_{kDLCPU, 0};
+  int32_t backend_ = ATTNEXT_CPU;
 };
 
 void register_result_tensor(py::module_& m);

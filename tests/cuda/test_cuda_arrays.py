@@ -42,6 +42,26 @@ def test_small_options_in_host_memory(arrays):
     np.testing.assert_allclose(to_numpy(out, np.float32), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_the_gradients_of_options_in_host_memory(arrays):
+    host, device = arrays
+    options = {"sinks": np.ones(4, np.float32), "scale": np.full(4, 0.2, np.float32)}
+    found, expected = (
+        attnext.attention_backward(out, *where, out, lse, backend=backend, **options)
+        for where, backend in ((device, "cuda-emulated"), (host, "cpu"))
+        for out, lse in [attnext.attention(*where, return_lse=True, backend=backend, **options)]
+    )
+    for name in ("dsinks", "dscale"):
+        ours = getattr(found, name)
+        assert isinstance(ours, np.ndarray)
+        np.testing.assert_allclose(ours, getattr(expected, name), rtol=1e-3, atol=1e-4)
+
+
+def test_numpy_takes_a_copy(arrays):
+    _, device = arrays
+    out = attnext.attention(*device, backend="cuda-emulated")
+    np.testing.assert_array_equal(np.from_dlpack(out, device="cpu"), to_numpy(out, np.float32))
+
+
 def test_weights_statistics_and_merging(arrays):
     host, device = arrays
     p = attnext.attention_weights(*device[:2], rows=[1, 4], backend="cuda-emulated")

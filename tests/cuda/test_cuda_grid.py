@@ -46,10 +46,10 @@ def references(pass_, x, dtype):
 
 
 @named(EVERY)
-def test_forward(case, dtype, emulated):
+def test_forward(case, dtype, backend):
     x = case.inputs(dtype, attnext.AdditiveScore)
     arrays, options = (x.q, x.k, x.v), x.options
-    results = attnext.attention(*arrays, return_lse=True, backend=emulated, **options)
+    results = attnext.attention(*arrays, return_lse=True, backend=backend, **options)
     truth, naive = references(
         lambda wide: reference.attention(*arrays, return_lse=True, dtype=wide, **options), x, dtype
     )
@@ -59,12 +59,12 @@ def test_forward(case, dtype, emulated):
 
 
 @by_three_products(EVERY)
-def test_fast_forward(case, emulated, fast):
-    test_forward(case, "float32", emulated)
+def test_fast_forward(case, backend, fast):
+    test_forward(case, "float32", backend)
 
 
 @named(DIFFERENTIABLE)
-def test_backward(case, dtype, emulated):
+def test_backward(case, dtype, backend):
     x = case.inputs(dtype, attnext.AdditiveScore)
 
     def gradients(library, **where):
@@ -73,7 +73,7 @@ def test_backward(case, dtype, emulated):
         grads = library.attention_backward(*arrays, dlse=x.dlse, **where, **x.options)
         return {"lse": lse, **grads._asdict()}
 
-    results = gradients(attnext, backend=emulated)
+    results = gradients(attnext, backend=backend)
     truth, naive = references(lambda wide: gradients(reference, dtype=wide), x, dtype)
     for name, owner in owners(x).items():
         if owner is None:
@@ -84,5 +84,5 @@ def test_backward(case, dtype, emulated):
 
 
 @by_three_products(DIFFERENTIABLE)
-def test_fast_backward(case, emulated, fast):
-    test_backward(case, "float32", emulated)
+def test_fast_backward(case, backend, fast):
+    test_backward(case, "float32", backend)

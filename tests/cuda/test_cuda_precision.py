@@ -70,8 +70,8 @@ def check_all(actual, x):
         check(name, result, truth[name], naive[name], x, lse=truth["lse"])
 
 
-def explained(x, emulated):
-    return attnext.explain(x.q, x.k, x.v, backend=emulated, **x.options)
+def explained(x, backend):
+    return attnext.explain(x.q, x.k, x.v, backend=backend, **x.options)
 
 
 def as_tf32(x):
@@ -79,10 +79,10 @@ def as_tf32(x):
 
 
 @pytest.mark.parametrize("draw", [plain, wide, cancelling, saturated, near_ties, tiny])
-def test_adversarial_data(draw, emulated, fast):
+def test_adversarial_data(draw, backend, fast):
     x = drawn(draw)
-    assert "tf32" in explained(x, emulated)["instruction"]
-    check_all(passes(attnext, x, backend=emulated), x)
+    assert "tf32" in explained(x, backend)["instruction"]
+    check_all(passes(attnext, x, backend=backend), x)
 
 
 def test_a_single_product_would_not_pass():
@@ -92,16 +92,16 @@ def test_a_single_product_would_not_pass():
         check_all(passes(reference, rounded, dtype=np.float32), x)
 
 
-def test_same_bits_again(emulated, fast):
+def test_same_bits_again(backend, fast):
     x = drawn(plain)
-    first, second = (passes(attnext, x, backend=emulated) for _ in range(2))
+    first, second = (passes(attnext, x, backend=backend) for _ in range(2))
     for name, result in first.items():
         np.testing.assert_array_equal(result, second[name], err_msg=name)
 
 
-def test_exact_is_the_default(emulated):
+def test_exact_is_the_default(backend):
     assert attnext.get_float32_precision() == "exact"
-    found = explained(drawn(plain), emulated)
+    found = explained(drawn(plain), backend)
     assert found["path"] == "simt"
     assert found["why"] == "q is float32, and set_float32_precision says exact"
 
@@ -114,10 +114,10 @@ def test_exact_is_the_default(emulated):
         ("float16", "dot", "16-bit matrix instructions"),
     ],
 )
-def test_what_it_does_not_change(dtype, score, why, emulated, fast):
+def test_what_it_does_not_change(dtype, score, why, backend, fast):
     x = drawn(plain)
     q, k, v = (array.astype(dtype) for array in (x.q, x.k, x.v))
-    assert attnext.explain(q, k, v, score=score, backend=emulated)["why"] == why
+    assert attnext.explain(q, k, v, score=score, backend=backend)["why"] == why
 
 
 def test_the_cpu_is_always_exact(fast):
