@@ -41,6 +41,9 @@ list(REMOVE_DUPLICATES attnext_isas)
 # Vectors wider than the ISA's registers are passed around inside one object only, so the ABI note
 # (-Wpsabi) says nothing.
 set(attnext_kernel_flags -O2 -fno-math-errno -fno-trapping-math -ffp-contract=fast -Wno-psabi)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  list(APPEND attnext_kernel_flags -fno-gcse) # a twelfth of the compile time, and no slower
+endif()
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # Its own AVX-512 intrinsics start from an undefined register (gcc bug 105593).
   list(APPEND attnext_kernel_flags -Wno-maybe-uninitialized -Wno-uninitialized)

@@ -20,6 +20,9 @@ function(attnext_configure target)
                                                "${PROJECT_SOURCE_DIR}/cpp/include")
   target_compile_features(${target} PRIVATE cxx_std_20)
   target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic>")
+  # Not -O3: what is to be unrolled says so, and the rest compiles in an eighth less time.
+  target_compile_options(${target}
+                         PRIVATE "$<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:-O2>")
   set_target_properties(
     ${target}
     PROPERTIES CXX_EXTENSIONS OFF
