@@ -54,6 +54,8 @@ class ResultTensor {
   DLDevice device() const { return device_; }
   void* data() const { return memory_.get(); }
   py::capsule dlpack(bool is_versioned) const;
+  // Of memory of its own, on the same device or in host memory.
+  ResultTensor copied_to(DLDevice device) const;
   // As an array of the type of `like`, where that has a table for it; null elsewhere.
   py::object taken_by(py::handle like) const;
 
@@ -61,6 +63,7 @@ class ResultTensor {
   std::shared_ptr<void> memory_;
   attnext_tensor tensor_;
   DLDevice device_{kDLCPU, 0};
+  int32_t backend_ = ATTNEXT_CPU;
 };
 
 void register_result_tensor(py::module_& m);

@@ -35,10 +35,7 @@ Array import_out(py::handle given, const Inputs& inputs) {
   // Only JAX has this method, and its arrays never change.
   if (py::hasattr(given, "block_until_ready"))
     raise(PyExc_TypeError, "out must be an array that can be written to, found ", type_name(given));
-  const Place& place = inputs.q_array.place;
-  if (out.place.memory != place.memory || out.place.device != place.device)
-    raise(PyExc_TypeError, "out must be where q is, on ", place_text(place), ", found an array in ",
-          place_text(out.place));
+  require_same_place(inputs.q_array.place, out.place, "out", "an array");
   if (out.is_read_only) raise(PyExc_ValueError, "out must be writable, found a read-only array");
   if (!out.source.is(given))
     raise(PyExc_ValueError, "out must be aligned to its element size and not lazily negated");
