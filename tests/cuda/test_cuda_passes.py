@@ -8,6 +8,7 @@ from attnext import reference
 from cases import CASES
 from draws import normal, problem
 from test_cuda_grid import smaller
+from test_functions import packed_weights_in_c
 from tolerance import WIDER, check
 
 CORE = [smaller(case) for case in CASES if case.is_core]
@@ -30,6 +31,11 @@ def test_weights(case, dtype, emulated):
     naive = reference.attention_weights(x.q, x.k, rows=rows, dtype=x.q.dtype, **x.options)
     lse = reference.attention_stats(x.q, x.k, dtype=WIDER[dtype], **x.options).lse
     check("p", actual, truth, naive, x, lse=lse)
+
+
+def test_packed_weights_in_c(emulated):
+    p, truth = packed_weights_in_c(backend=3)
+    np.testing.assert_allclose(p, truth, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
