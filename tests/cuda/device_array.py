@@ -42,10 +42,11 @@ class Managed(ctypes.Structure):
     _fields_ = [("tensor", Tensor), ("context", ctypes.c_void_p), ("deleter", Deleter)]
 
 
-new_capsule = ctypes.pythonapi.PyCapsule_New
+python = ctypes.PyDLL(None)  # `ctypes.pythonapi` is everybody's: JAX gives it other argument types
+new_capsule = python.PyCapsule_New
 new_capsule.restype = ctypes.py_object
 new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+pointer_of = python.PyCapsule_GetPointer
 pointer_of.restype = ctypes.c_void_p
 pointer_of.argtypes = [ctypes.py_object, ctypes.c_char_p]
 

@@ -1,5 +1,6 @@
 """Does a call on CUDA arrays wait for nothing, and can it be captured into a graph?"""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -161,8 +162,9 @@ print(same)
 
 
 def test_a_device_without_pools(emulated):
-    here = {"PYTHONPATH": str(Path(__file__).parent), "ATTNEXT_EMULATOR_POOLS": "0"}
-    first, second = run_alone(NO_POOLS, **here).strip().splitlines()
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    printed = run_alone(NO_POOLS, PYTHONPATH=path, ATTNEXT_EMULATOR_POOLS="0")
+    first, second = printed.strip().splitlines()
     assert first == (
         "attention: the stream is being captured into a graph, and this device has no memory pool "
         "that workspace could come from"
