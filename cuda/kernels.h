@@ -16,13 +16,13 @@ namespace attnext::cuda {
 // How a call ended.
 struct Status {
   cudaError_t code = cudaSuccess;
-  const char* call = nullptr;  // what failed: "cudaMallocAsync", or a kernel's name
+  const char* call = nullptr;  // what failed: "cudaMalloc", or a kernel's name
 
   bool is_ok() const { return code == cudaSuccess; }
 };
 
-// What a kernel's shape may depend on. Results must not: tiles and splits follow from the problem
-// alone, so that the bits are the same on any number of multiprocessors.
+// A device, and what a kernel's shape may depend on. Results must not: tiles and splits follow from
+// the problem alone, so that the bits are the same on any number of multiprocessors.
 struct Device {
   int ordinal;
   int arch;  // 10 * major + minor: 75, 80, 90, 120
@@ -30,6 +30,7 @@ struct Device {
   int shared_memory_per_block;  // bytes a kernel may opt in to
   int shared_memory_per_multiprocessor;
   int max_threads_per_multiprocessor;
+  cudaMemPool_t pool;  // of workspace; null: the device has none
 };
 
 // One call on its way to the device: where it runs, and the memory it may use meanwhile.
@@ -88,10 +89,22 @@ struct HeadSumParams {
   int64_t strides[3];   // in elements; 0 where the extent is 1
 };
 
+// Bytes of the host as a kernel's parameter: CUDA has read them when the launch returns, and a
+// graph that the stream is captured into keeps them.
+struct Parcel {
+  // Of the 4096 bytes of parameters that every architecture and driver takes.
+  static constexpr int64_t kChunks = 254;
+  uint4* target;
+  int64_t num_chunks;
+  uint4 chunks[kChunks];
+};
+static_assert(sizeof(Parcel) <= 4096);
+
 // What both paths promise:
 // - Every element of every present output is written, also by problems without keys or queries, for
 //   rows beyond q_lengths (out 0, lse -inf, dq 0) and keys beyond kv_lengths (dk, dv 0). The
 //   per-head parts of BackwardParams (dscale, ..) are given as zeros.
+// - What finds gradients that nobody asked for does not run.
 // - Work goes to launch.stream and nothing waits for it: no synchronisation, no host read.
 // - Same inputs, same bits: no float atomics, fixed order of sums.
 // - A failed launch is returned, with the kernel's name as `call`.
@@ -106,6 +119,7 @@ Status stats(const StatsParams& params, Launch& launch);
 Status merge(const MergeParams& params, Launch& launch);
 Status dropout_mask(const KeepMaskParams& params, Launch& launch);
 Status sum_heads(const HeadSumParams& params, Launch& launch);
+Status deliver(const Parcel& parcel, Launch& launch);
 
 // The fields of a JSON object without its braces, as snprintf: what forward would run and why.
 int describe_forward(const ForwardParams& params, const Device& device, char* text,

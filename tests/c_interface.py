@@ -30,6 +30,8 @@ class Options(ctypes.Structure):
             "scale_per_head", "q_offset", "mask", "bias", "alibi_slopes", "sinks", "weight",
             "score_bias", "q_lengths", "kv_lengths", "cu_seqlens_q", "cu_seqlens_k", "block_table",
         )),
+        ("backend", ctypes.c_int32), ("memory", ctypes.c_int32), ("device", ctypes.c_int32),
+        ("reserved", ctypes.c_int32), ("stream", ctypes.c_void_p),
     )  # fmt: skip
 
     def __init__(self, **given):

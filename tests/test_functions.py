@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import attnext
+import c_interface
 from attnext import reference
 from draws import FLOATS, normal, problem
 
@@ -59,6 +60,24 @@ def test_weights_of_packed_sequences():
     assert np.allclose(
         p, reference.attention_weights(q, k, **packing)[:, [6, 1, 0]], rtol=0, atol=1e-13
     )
+
+
+def packed_weights_in_c(backend):
+    """Of some rows, into memory whose batch axis is of no use; what they should be."""
+    q, k, rows = normal(1, 4, 7, 8), normal(1, 2, 12, 8, seed=1), np.array([6, 1, 0, 6])
+    begins = np.array([0, 3, 3, 7]), np.array([0, 5, 5, 12])
+    p = np.full((2, 4, 4, 7), 7.0)[:1]
+    names = "cu_seqlens_q", "cu_seqlens_k"
+    options = c_interface.Options(backend=backend, **dict(zip(names, begins, strict=True)))
+    c_interface.call(c_interface.load(), "weights", q, k, options, rows, p)
+    along = [x[0].swapaxes(0, 1) for x in (q, k)]
+    packing = dict(zip(names, begins, strict=True), layout="thd")
+    return p[0], reference.attention_weights(*along, rows=rows, **packing)
+
+
+def test_packed_weights_in_c():
+    p, truth = packed_weights_in_c(backend=1)
+    np.testing.assert_allclose(p, truth, rtol=0, atol=1e-13)
 
 
 def test_weights_make_out():

@@ -1,7 +1,6 @@
 // How gradients are asked for, and how per-(sequence, head) sums become those of small options.
 #include <algorithm>
 #include <iterator>
-#include <utility>
 #include <vector>
 
 #include "api/backend.h"
@@ -53,16 +52,6 @@ void zero_all(const attnext_gradients& g) {
   }
 }
 
-// CUDA kernels write all three.
-void require_main_gradients(const attnext_gradients& g) {
-  const std::pair<const char*, const TensorView*> all[] = {
-      {"dq", &g.dq}, {"dk", &g.dk}, {"dv", &g.dv}};
-  for (const auto& [name, gradient] : all) {
-    require(is_present(*gradient), ErrorKind::kNotImplemented, name,
-            " must be given for a CUDA back end, found none");
-  }
-}
-
 bool is_any_wanted(const attnext_gradients& g) {
   const TensorView all[] = {g.dq,     g.dk,     g.dv,      g.dbias,      g.dalibi_slopes,
                             g.dsinks, g.dscale, g.dweight, g.dscore_bias};
@@ -105,10 +94,7 @@ attnext_status attnext_backward(const attnext_tensor* dout, const attnext_tensor
     const Resolved resolved = resolve_problem(q, k, v, Values::kNeeded, options);
     const BackwardParams params = resolve_backward(resolved, {dout, out, lse, dlse}, wanted);
     if (!is_any_wanted(wanted)) return;
-    if (target.plugin) {
-      require_main_gradients(wanted);
-      return target.run(&Plugin::backward, params, wanted);
-    }
+    if (target.plugin) return target.run(&Plugin::backward, params, wanted);
     run_backward(params, wanted, *target.kernels);
   });
 }

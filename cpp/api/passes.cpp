@@ -25,10 +25,8 @@ attnext_status attnext_weights(const attnext_tensor* q, const attnext_tensor* k,
   return api::guarded("attention_weights", [&] {
     const api::Target target = api::choose_target(complete_options(options));
     const Resolved resolved = resolve_problem(q, k, nullptr, Values::kNone, options);
-    require(!resolved.problem.is_packed, ErrorKind::kNotImplemented,
-            "cu_seqlens_q is not supported here, found packed sequences");
-    std::vector<int64_t> row_list;
-    const WeightsParams params = resolve_weights(resolved, rows, p, row_list);
+    ChosenRows chosen_rows;
+    const WeightsParams params = resolve_weights(resolved, rows, p, chosen_rows);
     if (num_elements(params.p) == 0) return;
     if (target.plugin) return target.run(&Plugin::weights, params);
     target.kernels->weights(params);

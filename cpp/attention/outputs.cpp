@@ -1,5 +1,6 @@
 // What each pass may be asked to write, and what backward is given back, in which shape and dtype.
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "attention/elements.h"
@@ -123,16 +124,38 @@ void check_gradients_apart(const BackwardParams& params) {
 }
 
 // All rows in order where none are chosen.
-std::vector<int64_t> read_row_list(const TensorView& chosen, int64_t num_rows, int64_t seqlen_q) {
+std::vector<int64_t> read_row_list(const TensorView& chosen, int64_t num_rows, int64_t all_rows) {
   std::vector<int64_t> rows(static_cast<size_t>(num_rows));
-  for (int64_t i = 0, last = 0; i < num_rows; last = rows[i++]) {
+  for (int64_t i = 0; i < num_rows; ++i) {
     rows[i] = is_present(chosen) ? read_integer(chosen, i * chosen.strides[0]) : i;
-    require(rows[i] >= 0 && rows[i] < seqlen_q, "rows must be in [0, seqlen_q ", seqlen_q,
-            "), found ", rows[i], " at index ", i);
-    require(rows[i] >= last, "rows must not decrease, found ", rows[i], " after ", last,
-            " at index ", i);
+    require(rows[i] >= 0 && rows[i] < all_rows, "rows must be in [0, ", all_rows, "), found ",
+            rows[i], " at index ", i);
   }
   return rows;
+}
+
+// Kernels take rows in order: places keep that of the caller.
+void sort_rows(ChosenRows& chosen) {
+  const std::vector<int64_t> given = chosen.rows;
+  chosen.places.resize(given.size());
+  std::iota(chosen.places.begin(), chosen.places.end(), int64_t{0});
+  std::stable_sort(chosen.places.begin(), chosen.places.end(),
+                   [&](int64_t a, int64_t b) { return given[a] < given[b]; });
+  std::transform(chosen.places.begin(), chosen.places.end(), chosen.rows.begin(),
+                 [&](int64_t place) { return given[place]; });
+}
+
+// From sorted rows of the packed axis to queries of one sequence after the other.
+void split_rows(const std::vector<Sequence>& sequences, ChosenRows& chosen) {
+  size_t at = 0;
+  chosen.begins = {0};
+  for (const Sequence& sequence : sequences) {
+    const int64_t end = sequence.q_begin + sequence.mask.seqlen_q;
+    for (; at < chosen.rows.size() && chosen.rows[at] < end; ++at) {
+      chosen.rows[at] -= sequence.q_begin;
+    }
+    chosen.begins.push_back(static_cast<int64_t>(at));
+  }
 }
 
 void check_backward_dtypes(const BackwardParams& params) {
@@ -199,8 +222,13 @@ BackwardParams resolve_backward(const Resolved& r, const BackwardInputs& inputs,
 }
 
 WeightsParams resolve_weights(const Resolved& r, const attnext_tensor* rows,
-                              const attnext_tensor* p, std::vector<int64_t>& row_list) {
-  WeightsParams params{.problem = r.problem, .rows = nullptr, .num_rows = 0, .p = {}};
+                              const attnext_tensor* p, ChosenRows& chosen_rows) {
+  WeightsParams params{.problem = r.problem,
+                       .rows = nullptr,
+                       .places = nullptr,
+                       .begins = nullptr,
+                       .num_rows = 0,
+                       .p = {}};
   Problem& problem = params.problem;
   params.p = required_tensor("p", p);
   require_float("p", params.p);
@@ -209,14 +237,20 @@ WeightsParams resolve_weights(const Resolved& r, const attnext_tensor* rows,
     require_integer("rows", chosen);
     require(chosen.ndim == 1, "rows must have one axis, found shape ", shape_of(chosen));
   }
-  params.num_rows = is_present(chosen) ? chosen.shape[0] : problem.seqlen_q;
-  problem.seqlen_k = resolve_key_axis("p", params.p, problem, 3);
+  params.num_rows = is_present(chosen) ? chosen.shape[0] : problem.q.shape[2];
+  if (!problem.is_packed) problem.seqlen_k = resolve_key_axis("p", params.p, problem, 3);
   require_shape("p", params.p, "(batch, num_heads_q, num_rows, seqlen_k)",
-                {problem.batch, problem.num_heads_q, params.num_rows, problem.seqlen_k});
+                {problem.q.shape[0], problem.num_heads_q, params.num_rows, problem.seqlen_k});
   require_output("p", params.p, problem);
   if (num_elements(params.p) == 0 && !is_present(chosen)) return params;
-  row_list = read_row_list(chosen, params.num_rows, problem.seqlen_q);
-  params.rows = row_list.data();
+  chosen_rows.rows = read_row_list(chosen, params.num_rows, problem.q.shape[2]);
+  sort_rows(chosen_rows);
+  if (problem.is_packed) {
+    split_rows(r.sequences, chosen_rows);
+    params.begins = chosen_rows.begins.data();
+  }
+  params.rows = chosen_rows.rows.data();
+  params.places = chosen_rows.places.data();
   return params;
 }
 

@@ -88,11 +88,21 @@ struct BackwardParams {
 };
 
 struct WeightsParams {
-  Problem problem;      // v is absent, head_dim_v 0
-  const int64_t* rows;  // [num_rows], non-decreasing
+  Problem problem;  // v is absent, head_dim_v 0
+  // [num_rows]: queries of their sequences, non-decreasing within each.
+  const int64_t* rows;
+  const int64_t* places;  // [num_rows]: which row of p each is
+  const int64_t* begins;  // [batch + 1], packed: where the rows of each sequence begin; else null
   int64_t num_rows;
-  TensorView p;  // [batch, num_heads_q, num_rows, seqlen_k]
+  TensorView p;  // [batch, num_heads_q, num_rows, seqlen_k]; packed: [1, num_heads_q, num_rows,
+                 // seqlen_k]
 };
+
+// Which of `rows` a sequence has.
+ATTNEXT_HD Span chosen_rows(const WeightsParams& params, int64_t sequence) {
+  if (params.begins == nullptr) return {0, params.num_rows};
+  return {params.begins[sequence], params.begins[sequence + 1]};
+}
 
 struct StatsParams {
   Problem problem;                   // v is absent, head_dim_v 0

@@ -38,9 +38,12 @@ struct BackwardInputs {
 BackwardParams resolve_backward(const Resolved& resolved, const BackwardInputs& inputs,
                                 const attnext_gradients& gradients);
 
-// `row_list` owns what the result's `rows` points to.
+// What the pointers of WeightsParams point to.
+struct ChosenRows {
+  std::vector<int64_t> rows, places, begins;
+};
 WeightsParams resolve_weights(const Resolved& resolved, const attnext_tensor* rows,
-                              const attnext_tensor* p, std::vector<int64_t>& row_list);
+                              const attnext_tensor* p, ChosenRows& chosen_rows);
 
 struct StatsOutputs {
   const attnext_tensor *lse, *row_max, *entropy, *key_mass;

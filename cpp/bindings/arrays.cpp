@@ -42,10 +42,11 @@ Array import_array(py::handle value, const char* name, Role role, const Place* b
         type_name(value));
 }
 
-Array import_small(py::handle value, const char* name, Role role) {
+Array import_small(py::handle value, const char* name, Role role, const Place* beside) {
   const bool is_foreign = !py::isinstance<py::array>(value) && py::hasattr(value, "__dlpack__");
   const Place place = is_foreign ? place_of(value, name) : Place{};
   if (!place.is_cuda()) return import_array(value, name, role);
+  if (beside) require_same_place(*beside, place, name);
   const py::object copy = ask(value, name, [&] { return libraries().attr("to_host")(value); });
   Array array = import_array(copy, name, role);
   array.host_copy = array.is_numpy ? array.source : copy;
@@ -56,7 +57,7 @@ Array import_small(py::handle value, const char* name, Role role) {
 }
 
 Array import_beside(const Array& q, py::handle value, const char* name, Role role, Kind kind) {
-  Array array = kind == Kind::kSmall ? import_small(value, name, role)
+  Array array = kind == Kind::kSmall ? import_small(value, name, role, &q.place)
                                      : import_array(value, name, role, &q.place);
   const bool is_ours = array.is_numpy ? q.is_numpy || kind != Kind::kTensor
                                       : Py_TYPE(value.ptr()) == Py_TYPE(q.source.ptr()) ||
@@ -65,8 +66,7 @@ Array import_beside(const Array& q, py::handle value, const char* name, Role rol
   if (!is_ours)
     raise(PyExc_TypeError, name, " must be of q's library ", library_of(q.source), ", found ",
           library_of(value));
-  const bool may_differ = kind == Kind::kSmall && !array.place.is_cuda();
-  if (!may_differ)
+  if (kind != Kind::kSmall)
     require_same_place(q.place, array.place, name, array.is_numpy ? "a NumPy array" : "an array");
   return array;
 }

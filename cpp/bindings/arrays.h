@@ -40,8 +40,8 @@ Array import_array(py::handle value, const char* name, Role role, const Place* b
 // Likewise, of the library that q is of and in the same place, up to what `kind` allows.
 Array import_beside(const Array& q, py::handle value, const char* name, Role role, Kind kind);
 
-// Likewise in host memory, wherever it is given.
-Array import_small(py::handle value, const char* name, Role role);
+// Likewise in host memory, wherever it is given; on a device, that of `beside` only.
+Array import_small(py::handle value, const char* name, Role role, const Place* beside = nullptr);
 
 bool is_number(py::handle value);
 

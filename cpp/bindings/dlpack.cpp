@@ -2,6 +2,7 @@
 #include "bindings/dlpack.h"
 
 #include <algorithm>
+#include <cstring>
 #include <new>
 
 #include "bindings/errors.h"
@@ -115,14 +116,35 @@ py::capsule make_capsule(void* managed, const char* name, PyCapsule_Destructor d
   return py::reinterpret_steal<py::capsule>(capsule);
 }
 
+bool is_same(DLDevice a, DLDevice b) {
+  return a.device_type == b.device_type && a.device_id == b.device_id;
+}
+
+// Whatever the consumer's stream: a result that is handed over this way is complete.
 py::capsule dlpack_method(const ResultTensor& self, py::handle, py::handle max_version,
-                          py::handle dl_device, py::handle) {
+                          py::handle dl_device, py::handle copy) {
   const bool is_versioned =
       !max_version.is_none() && py::cast<int>(max_version[py::int_(0)]) >= DLPACK_MAJOR_VERSION;
-  const bool is_for_host = !dl_device.is_none() && py::cast<int>(dl_device[py::int_(0)]) == kDLCPU;
-  if (is_for_host && self.device().device_type != kDLCPU)
-    return self.on_host().dlpack(is_versioned);
-  return self.dlpack(is_versioned);
+  DLDevice target = self.device();
+  if (!dl_device.is_none())
+    target = {static_cast<DLDeviceType>(py::cast<int>(py::int_(dl_device[py::int_(0)]))),
+              py::cast<int>(dl_device[py::int_(1)])};
+  const bool is_there = is_same(target, self.device());
+  const bool must_copy = !is_there || (!copy.is_none() && py::cast<bool>(copy));
+  if (!must_copy) return self.dlpack(is_versioned);
+  const bool may_copy = copy.is_none() || py::cast<bool>(copy);
+  if (!may_copy || (!is_there && target.device_type != kDLCPU)) {
+    PyErr_SetString(PyExc_BufferError,
+                    "a result of attnext can be exported where it is, or copied "
+                    "there or to host memory");
+    throw py::error_already_set();
+  }
+  try {
+    return self.copied_to(target).dlpack(is_versioned);
+  } catch (const Refusal& refusal) {
+    PyErr_SetString(refusal.exception, refusal.message.c_str());
+    throw py::error_already_set();
+  }
 }
 
 }  // namespace
@@ -187,12 +209,18 @@ ResultTensor::ResultTensor(const attnext_tensor& tensor, int32_t backend, int32_
       memory, [=](void* taken) { attnext_device_free(backend, device, taken); });
 }
 
-ResultTensor ResultTensor::on_host() const {
-  ResultTensor copy(tensor_);
-  run([&] {
-    return attnext_device_copy(backend_, device_.device_id, nullptr, copy.data(), data(),
-                               num_bytes(tensor_));
-  });
+ResultTensor ResultTensor::copied_to(DLDevice device) const {
+  const bool is_on_host = device.device_type == kDLCPU;
+  ResultTensor copy =
+      is_on_host ? ResultTensor(tensor_) : ResultTensor(tensor_, backend_, device.device_id);
+  if (device_.device_type == kDLCPU) {
+    std::memcpy(copy.data(), data(), num_bytes(tensor_));
+  } else {
+    run([&] {
+      return attnext_device_copy(backend_, device_.device_id, nullptr, copy.data(), data(),
+                                 num_bytes(tensor_));
+    });
+  }
   return copy;
 }
 

@@ -53,9 +53,9 @@ class ResultTensor {
   ResultTensor(const attnext_tensor& tensor, int32_t backend, int32_t device);
   DLDevice device() const { return device_; }
   void* data() const { return memory_.get(); }
-  // A copy, complete, of a result on a device that was computed on its default stream.
-  ResultTensor on_host() const;
   py::capsule dlpack(bool is_versioned) const;
+  // Of memory of its own, on the same device or in host memory.
+  ResultTensor copied_to(DLDevice device) const;
   // As an array of the type of `like`, where that has a table for it; null elsewhere.
   py::object taken_by(py::handle like) const;
 

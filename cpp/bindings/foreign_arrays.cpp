@@ -49,13 +49,13 @@ void borrow(py::handle value, const char* name, const Place* beside, Array& arra
   array.borrowed = BorrowedTensor::on_host(array.source);
   if (array.borrowed) return;
   array.place = place_of(value, name);
+  // Its library could not order it by a stream of another device.
   if (beside) require_same_place(*beside, array.place, name);
   if (array.place.is_cuda())
     find_stream(value, beside, array.place);
   else if (py::hasattr(value, "block_until_ready"))
     value.attr("block_until_ready")();
-  array.borrowed =
-      ask(value, name, [&] { return BorrowedTensor(array.source, dlpack_stream(array.place)); });
+  array.borrowed = ask(value, name, [&] { return borrow_at(array.place, array.source); });
 }
 
 }  // namespace

@@ -12,11 +12,6 @@ Array import_values(const Array& q, py::handle given) {
   return given ? import_beside(q, given, "v", Role::kData, Kind::kTensor) : Array();
 }
 
-Extent extent_at(const attnext_tensor& offsets, int64_t index) {
-  const int64_t begin = integer_at(offsets, index);
-  return {begin, integer_at(offsets, index + 1) - begin};
-}
-
 }  // namespace
 
 Inputs::Inputs(py::handle q_given, py::handle k_given, py::handle v_given,
@@ -71,16 +66,9 @@ int64_t Inputs::num_sequences() const {
 }
 
 int64_t Inputs::num_keys(int64_t index) const {
-  return options.is_packed() ? packed_keys(index).length
-                             : integer_at(options.kv_lengths.tensor, index);
-}
-
-Extent Inputs::packed_rows(int64_t index) const {
-  return extent_at(options.cu_seqlens_q.tensor, index);
-}
-
-Extent Inputs::packed_keys(int64_t index) const {
-  return extent_at(options.cu_seqlens_k.tensor, index);
+  if (!options.is_packed()) return integer_at(options.kv_lengths.tensor, index);
+  const attnext_tensor& ends = options.cu_seqlens_k.tensor;
+  return integer_at(ends, index + 1) - integer_at(ends, index);
 }
 
 Output Inputs::new_result(const attnext_tensor& shape_and_dtype) const {

@@ -6,10 +6,6 @@
 
 namespace attnext::bindings {
 
-struct Extent {
-  int64_t begin, length;
-};
-
 struct Inputs {
   // Without v where `v_or_null` is null: a pass over the scores alone.
   Inputs(py::handle q_given, py::handle k_given, py::handle v_given,
@@ -23,10 +19,6 @@ struct Inputs {
     return to_canonical(array.tensor, options.layout);
   }
 
-  bool computes_on_device() const {
-    const int32_t backend = options.c.backend;
-    return q_array.place.is_cuda() || backend == ATTNEXT_CUDA || backend == ATTNEXT_CUDA_EMULATED;
-  }
   bool has_ragged_keys() const { return options.is_packed() || options.is_paged(); }
   int rank() const { return q_array.tensor.ndim; }
   int32_t dtype() const { return q_array.tensor.dtype; }
@@ -37,8 +29,6 @@ struct Inputs {
   int64_t seqlen_k() const;  // keys of the longest sequence
   int64_t num_sequences() const;
   int64_t num_keys(int64_t index) const;
-  Extent packed_rows(int64_t index) const;
-  Extent packed_keys(int64_t index) const;
 
   // A result in q's library; one like an argument.
   Output new_result(const attnext_tensor& shape_and_dtype) const;

@@ -49,7 +49,7 @@ void Output::allocate_on_device(const Array& q, int32_t backend) {
     tensor.data = ours_->data();
     return;
   }
-  borrowed_ = BorrowedTensor(theirs_, dlpack_stream(q.place));
+  borrowed_ = borrow_at(q.place, theirs_);
   tensor.data = static_cast<char*>((*borrowed_).data) + (*borrowed_).byte_offset;
 }
 

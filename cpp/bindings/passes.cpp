@@ -52,23 +52,21 @@ struct Gradients {
   static constexpr int kCount = 9;
   attnext_gradients c;
   Output results[kCount];
-  int32_t wanted;
 
-  Gradients(const Inputs& inputs, int32_t wanted_fields) : wanted(wanted_fields) {
+  Gradients(const Inputs& inputs, int32_t wanted) {
     attnext_gradients_init(&c);
     Output* result = results;
-    const auto make = [&](const Array& array, bool is_asked_for) -> const attnext_tensor& {
-      if (is_asked_for && array.is_present()) *result = inputs.new_like(array);
+    const auto make = [&](const Array& array) -> const attnext_tensor& {
+      const bool is_wanted = (wanted >> (result - results) & 1) != 0;
+      if (is_wanted && array.is_present()) *result = inputs.new_like(array);
       return result++->tensor;
     };
-    const auto is_wanted = [&] { return (wanted >> (result - results) & 1) != 0; };
     const Layout layout = inputs.options.layout;
-    const bool is_on_device = inputs.computes_on_device();  // where all three are written
-    c.dq = optional_canonical(make(inputs.q_array, is_wanted() || is_on_device), layout);
-    c.dk = optional_canonical(make(inputs.k_array, is_wanted() || is_on_device), layout);
-    c.dv = optional_canonical(make(inputs.v_array, is_wanted() || is_on_device), layout);
+    c.dq = optional_canonical(make(inputs.q_array), layout);
+    c.dk = optional_canonical(make(inputs.k_array), layout);
+    c.dv = optional_canonical(make(inputs.v_array), layout);
     for (const OptionGradient& option : kOptionGradients)
-      c.*option.tensor = make(inputs.options.*option.array, is_wanted());
+      c.*option.tensor = make(inputs.options.*option.array);
   }
 
   static attnext_tensor optional_canonical(const attnext_tensor& tensor, Layout layout) {
@@ -77,8 +75,7 @@ struct Gradients {
 
   py::tuple finish() const {
     py::tuple finished(kCount);
-    for (int i = 0; i < kCount; ++i)
-      finished[i] = (wanted >> i & 1) != 0 ? results[i].finish() : py::none();
+    for (int i = 0; i < kCount; ++i) finished[i] = results[i].finish();
     return finished;
   }
 };

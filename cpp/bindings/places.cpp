@@ -4,6 +4,7 @@
 #include <dlpack/dlpack.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "bindings/asking.h"
 #include "bindings/errors.h"
@@ -13,6 +14,26 @@ namespace {
 
 struct Device {
   int kind, number;
+};
+
+// A context manager of Python, entered.
+class Entered {
+ public:
+  explicit Entered(py::object context) : context_(std::move(context)) {
+    context_.attr("__enter__")();
+  }
+  ~Entered() {
+    try {
+      context_.attr("__exit__")(py::none(), py::none(), py::none());
+    } catch (py::error_already_set& error) {
+      error.discard_as_unraisable("attnext");
+    }
+  }
+  Entered(const Entered&) = delete;
+  Entered& operator=(const Entered&) = delete;
+
+ private:
+  py::object context_;
 };
 
 Device device_of(py::handle value, const char* name) {
@@ -59,20 +80,22 @@ void find_stream(py::handle value, const Place* beside, Place& place) {
   if (place.has_stream) place.stream = reinterpret_cast<void*>(py::cast<uintptr_t>(stream));
 }
 
-// As the array API numbers streams: 1 is the legacy default one, 0 is ambiguous and forbidden.
-py::object dlpack_stream(const Place& place) {
-  if (!place.is_cuda()) return py::none();
-  return py::int_(std::max<uintptr_t>(reinterpret_cast<uintptr_t>(place.stream), 1));
+BorrowedTensor borrow_at(const Place& place, py::handle value) {
+  if (!place.is_cuda()) return BorrowedTensor(value);
+  const Entered current(libraries().attr("current_device")(value));
+  // As the array API numbers streams: 1 is the legacy default one, 0 is ambiguous and forbidden.
+  const auto stream = std::max<uintptr_t>(reinterpret_cast<uintptr_t>(place.stream), 1);
+  return BorrowedTensor(value, py::int_(stream));
+}
+
+void require_same_place(const Place& q, const Place& found, const char* name, const char* what) {
+  if (q.memory == found.memory && q.device == found.device) return;
+  raise(PyExc_TypeError, name, " must be where q is, on ", place_text(q), ", found ", what, " in ",
+        place_text(found));
 }
 
 std::string place_text(const Place& place) {
   return place.is_cuda() ? "cuda:" + std::to_string(place.device) : "host memory";
-}
-
-void require_same_place(const Place& q, const Place& place, const char* name, const char* what) {
-  if (q.memory == place.memory && q.device == place.device) return;
-  raise(PyExc_TypeError, name, " must be where q is, on ", place_text(q), ", found ", what, " in ",
-        place_text(place));
 }
 
 void wait_if_needed(const Place& place, int32_t backend) {

@@ -6,10 +6,9 @@
 #include <string>
 
 #include "attnext/attnext.h"
+#include "bindings/dlpack.h"
 
 namespace attnext::bindings {
-
-namespace py = pybind11;
 
 // A library on CUDA without a stream of its own (JAX) is given the legacy default stream, and
 // results when they are complete.
@@ -32,15 +31,15 @@ Place place_of(py::handle value, const char* name);
 // the one that the array's library works on now.
 void find_stream(py::handle value, const Place* beside, Place& place);
 
-// What __dlpack__ takes: None in host memory.
-py::object dlpack_stream(const Place& place);
+// Takes over the memory of an array at `place`, where the place's stream sees what was written.
+BorrowedTensor borrow_at(const Place& place, py::handle value);
+
+// Refuses an argument, `what` it is, that is elsewhere than q.
+void require_same_place(const Place& q, const Place& found, const char* name,
+                        const char* what = "an array");
 
 // "cuda:0", "host memory".
 std::string place_text(const Place& place);
-
-// Refuses an array that must be where q is; `what` it was found to be.
-void require_same_place(const Place& q, const Place& place, const char* name,
-                        const char* what = "an array");
 
 // Results for a library on CUDA without a stream are complete when it gets them.
 void wait_if_needed(const Place& place, int32_t backend);

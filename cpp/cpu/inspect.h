@@ -73,9 +73,11 @@ template <class A>
 static void weights_block(const WeightsParams& params, const Group& g, Span rows,
                           ForwardScratch<A>& w) {
   const TensorView& out = params.p;
+  const int64_t batch = g.problem->is_packed ? 0 : g.sequence;
+  const int64_t* const places = params.places + (g.queries - params.rows);
   const auto row_of = [&](int64_t row) {
-    const int64_t index = g.sequence * out.strides[0] + head_of(g, row) * out.strides[1] +
-                          row / g.problem->group_size * out.strides[2];
+    const int64_t index = batch * out.strides[0] + head_of(g, row) * out.strides[1] +
+                          places[row / g.problem->group_size] * out.strides[2];
     return static_cast<char*>(out.data) + index * size_of(dtype_of(out));
   };
   for (int64_t row = rows.begin; row < rows.end; ++row)
@@ -99,18 +101,20 @@ static void weights_block(const WeightsParams& params, const Group& g, Span rows
 template <class A>
 static void run_weights(const WeightsParams& params) {
   const Problem& p = params.problem;
-  const int64_t all_rows = params.num_rows * p.group_size, blocks = divide_up(all_rows, kTileQ<A>);
+  const int64_t blocks = divide_up(params.num_rows * p.group_size, kTileQ<A>);
   const int64_t items = p.batch * p.num_heads_kv * blocks;
   const int workers = num_workers(items, score_flops(p, 2));
   const Scratches<ForwardScratch<A>, carve_forward<A>> scratch(p, workers);
   run_items(items, workers, [&](int64_t item, int worker) {
     const int64_t block = item % blocks, head = item / blocks;
     Group g = group_of(p, head / p.num_heads_kv, head % p.num_heads_kv);
-    int64_t existing = params.num_rows;  // rows are sorted: those beyond q_lengths are the last
-    while (existing > 0 && params.rows[existing - 1] >= g.mask.seqlen_q) --existing;
-    g.queries = params.rows;
-    g.num_rows = existing * p.group_size;
+    const Span chosen = chosen_rows(params, g.sequence);
+    int64_t existing = chosen.end;  // rows are sorted: those beyond q_lengths are the last
+    while (existing > chosen.begin && params.rows[existing - 1] >= g.mask.seqlen_q) --existing;
+    g.queries = params.rows + chosen.begin;
+    g.num_rows = (existing - chosen.begin) * p.group_size;
     ForwardScratch<A> w = scratch[worker];
+    const int64_t all_rows = (chosen.end - chosen.begin) * p.group_size;
     weights_block<A>(params, g, {block * kTileQ<A>, min_of((block + 1) * kTileQ<A>, all_rows)}, w);
   });
 }

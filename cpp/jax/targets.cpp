@@ -20,14 +20,8 @@ attnext_status backward(Arguments& a) {
                           &a.gradients);
 }
 
-// JAX has 64-bit integers only where they are enabled.
 attnext_status weights(Arguments& a) {
-  const auto* given = static_cast<const int32_t*>(a.rows.data);
-  std::vector<int64_t> wide(given, given + a.rows.shape[0]);
-  attnext_tensor rows = a.rows;
-  rows.data = wide.data();
-  rows.dtype = ATTNEXT_INT64;
-  return attnext_weights(&a.q, &a.k, &a.options, &rows, &a.p);
+  return attnext_weights(&a.q, &a.k, &a.options, &a.rows, &a.p);
 }
 
 attnext_status stats(Arguments& a) {

@@ -24,6 +24,8 @@ void run_weights(const DeviceCall& call, const WeightsParams& given) {
   WeightsParams params = given;
   session.bring_problem(params.problem);
   session.bring_array(params.rows, params.num_rows);
+  session.bring_array(params.places, params.num_rows);
+  session.bring_array(params.begins, params.problem.batch + 1);
   session.bring_output(params.p);
   session.send();
   require_ok(simt::weights(params, session.launch()));

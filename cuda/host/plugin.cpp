@@ -1,6 +1,7 @@
 // The plug-in's one symbol: its functions as libattnext calls them, failures as statuses.
 #include "api/plugin.h"
 
+#include "host/capture.h"
 #include "host/device.h"
 #include "host/failure.h"
 #include "host/passes.h"
@@ -43,6 +44,7 @@ attnext_status copy(const DeviceCall& call, void* target, const void* source, si
   return guarded(error, [&] {
     const DeviceGuard guard(call.device);
     const auto stream = static_cast<cudaStream_t>(call.stream);
+    refuse_capture(stream, "no copy or result can be waited for before it is launched");
     if (bytes > 0) {
       require_ok(cudaMemcpyAsync(target, source, bytes, cudaMemcpyDefault, stream),
                  "cudaMemcpyAsync");

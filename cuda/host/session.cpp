@@ -4,8 +4,10 @@
 
 #include <cstring>
 
+#include "host/capture.h"
 #include "host/failure.h"
 #include "host/packing.h"
+#include "host/parcels.h"
 
 namespace attnext::cuda {
 namespace {
@@ -22,7 +24,10 @@ Session::Session(const DeviceCall& call)
     : guard_(call.device),
       device_(usable_device(call.device)),
       lane_(call.is_host_memory ? Lane::acquire(device_) : nullptr),
-      launch_(stream_of(call, lane_.get()), device_, &host_problem_) {}
+      launch_(stream_of(call, lane_.get()), device_, &host_problem_) {
+  if (device_.pool != nullptr) return;
+  refuse_capture(launch_.stream, "this device has no memory pool that workspace could come from");
+}
 
 void Session::bring(TensorView& input) {
   if (lane_ == nullptr || !is_present(input)) return;
@@ -84,16 +89,14 @@ void Session::add_array(const void** address, const void* data, int64_t bytes) {
 
 void Session::send() {
   if (arrays_.empty()) return;
-  std::vector<char> packed(static_cast<size_t>(arrays_.back().offset + arrays_.back().bytes));
+  const int64_t bytes = round_up(arrays_.back().offset + arrays_.back().bytes, kArrayAlignment);
+  std::vector<char> packed(static_cast<size_t>(bytes));
   for (const Array& array : arrays_) {
     std::memcpy(packed.data() + array.offset, array.data, static_cast<size_t>(array.bytes));
   }
-  char* const memory = launch_.take<char>(static_cast<int64_t>(packed.size()));
+  char* const memory = launch_.take<char>(bytes);
   require_ok(launch_.status());
-  // From pageable memory: CUDA has read all of it when this returns.
-  require_ok(
-      cudaMemcpyAsync(memory, packed.data(), packed.size(), cudaMemcpyHostToDevice, launch_.stream),
-      "cudaMemcpyAsync of the options");
+  send_small(packed.data(), bytes, memory, launch_);
   for (const Array& array : arrays_) *array.address = memory + array.offset;
   arrays_.clear();
 }

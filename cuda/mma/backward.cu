@@ -6,6 +6,7 @@
 #include "simt/backward.cuh"
 #include "simt/norms.h"
 #include "simt/passes.h"
+#include "simt/unread.h"
 
 namespace attnext::cuda::mma {
 
@@ -21,11 +22,11 @@ using Extras = simt::BackwardArguments<float>;
 using Steps = simt::Steps<float>;
 
 // Row sums are found by the instances with options.
-Features features_of(const BackwardArguments& a) {
-  const Problem& p = a.params.problem;
+Features features_of(const BackwardParams& params) {
+  const Problem& p = params.problem;
   const bool has_options = p.score == Score::kCosine || p.softcap > 0 ||
                            p.dropout.probability > 0 || is_present(p.mask) || is_present(p.bias) ||
-                           p.alibi_slopes != nullptr || a.row_sums != nullptr;
+                           p.alibi_slopes != nullptr || simt::has_row_sums(params);
   return has_options ? Features::kOptions : Features::kPlain;
 }
 
@@ -36,7 +37,7 @@ void start_products(BackwardArguments& a, Launch& launch) {
   const int64_t groups = p.batch * p.num_heads_kv;
   a.items = divide_up(p.seqlen_q * p.group_size,
                       BackwardShape<kWidth, kBytes, kBudget, kFeatures, Owner::kQueries>::kOwned);
-  if (a.items > 0)
+  if (a.items > 0 && is_present(a.params.dq))
     launch.check(launch_backward_queries<Element, kWidth, kBudget, kFeatures>(
                      a, grid_of(groups * a.items), launch.stream),
                  "mma backward_queries_kernel");
@@ -49,17 +50,16 @@ void start_products(BackwardArguments& a, Launch& launch) {
                  "mma backward_keys_kernel");
   };
   if constexpr (kWidth <= widest_both(kBytes)) {
-    start(std::integral_constant<KeyGradients, KeyGradients::kBoth>{});
+    if (is_present(a.params.dk)) start(std::integral_constant<KeyGradients, KeyGradients::kBoth>{});
   } else {
-    start(std::integral_constant<KeyGradients, KeyGradients::kValues>{});
-    start(std::integral_constant<KeyGradients, KeyGradients::kKeys>{});
+    if (is_present(a.params.dv))
+      start(std::integral_constant<KeyGradients, KeyGradients::kValues>{});
+    if (is_present(a.params.dk)) start(std::integral_constant<KeyGradients, KeyGradients::kKeys>{});
   }
 }
 
-void start_products(BackwardArguments& a, Launch& launch) {
-  const Problem& p = a.params.problem;
-  const Instance* chosen = find_instance(kBackwardInstances, p, features_of(a), launch.device);
-  with_element(p, [&](auto element) {
+void start_products(BackwardArguments& a, const Instance* chosen, Launch& launch) {
+  with_element(a.params.problem, [&](auto element) {
     using Element = decltype(element);
     with_instance(kBackwardInstances, chosen, [&](auto index) {
       constexpr Instance i = kBackwardInstances[index.value];
@@ -73,15 +73,13 @@ Extras take_extras(const BackwardParams& params, Launch& launch) {
   const Problem& p = params.problem;
   const int64_t rows = simt::workspace_rows(p);
   const simt::BiasSum bias = simt::bias_sum_of(params);
-  const bool has_row_sums =
-      params.dscale || params.dalibi_slopes || params.dsinks || bias == simt::BiasSum::kPerRow;
   const bool has_bias_product = bias == simt::BiasSum::kDense || bias == simt::BiasSum::kPerKey;
   Extras a{};
   a.params = params;
   a.space.lse_log2 = launch.take<float>(rows);
   a.space.lse_rest = launch.take<float>(rows);
   a.space.delta = launch.take<float>(rows);
-  if (has_row_sums) a.space.row_sums = launch.take<double>(rows * kNumRowSums);
+  if (simt::has_row_sums(params)) a.space.row_sums = launch.take<double>(rows * kNumRowSums);
   if (bias == simt::BiasSum::kPerKey)
     a.space.bias_keys = launch.take<double>(p.batch * p.num_heads_q * p.seqlen_k);
   if (has_bias_product) a.norms = simt::take_norms<float>(p, launch);
@@ -94,8 +92,12 @@ const char* why_not_backward(const BackwardParams& params, bool allows_tf32, con
   return why_no_instance(params.problem, allows_tf32, device);
 }
 
-Status backward(const BackwardParams& params, Launch& launch) {
+Status backward(const BackwardParams& wanted, Launch& launch) {
+  BackwardParams params = wanted;
   const Problem& p = params.problem;
+  const Instance* const chosen =
+      find_instance(kBackwardInstances, p, features_of(params), launch.device);
+  simt::take_unread(params, chosen->width <= widest_both(chosen->element_bytes), launch);
   Extras extras = take_extras(params, launch);
   if (!launch.status().is_ok()) return launch.status();
   const bool has_norms = extras.norms.q != nullptr;
@@ -113,7 +115,7 @@ Status backward(const BackwardParams& params, Launch& launch) {
                       extras.space.lse_log2,
                       extras.space.delta,
                       extras.space.row_sums};
-  if (launch.status().is_ok()) start_products(a, launch);
+  if (launch.status().is_ok()) start_products(a, chosen, launch);
   if (launch.status().is_ok()) simt::start_bias<float, DotTerm>(extras, launch);
   if (launch.status().is_ok()) Steps::add_up(extras, launch);
   return launch.status();

@@ -38,6 +38,12 @@ ATTNEXT_HD BiasSum bias_sum_of(const BackwardParams& params) {
   return params.dbias.shape[2] == 1 ? BiasSum::kPerKey : BiasSum::kDense;
 }
 
+// Whether some gradient is made of sums over the keys of a row, which are found with dq.
+ATTNEXT_HD bool has_row_sums(const BackwardParams& params) {
+  return params.dscale || params.dalibi_slopes || params.dsinks ||
+         bias_sum_of(params) == BiasSum::kPerRow;
+}
+
 // What a block works on: the row or key it begins with, and its slice of the columns.
 struct BlockPlace {
   int64_t first, slice;

@@ -5,6 +5,7 @@
 #include "simt/backward_queries.cuh"
 #include "simt/norms.h"
 #include "simt/passes.h"
+#include "simt/unread.h"
 
 namespace attnext::cuda::simt {
 
@@ -14,8 +15,6 @@ BackwardSpace<A> take_space(const BackwardParams& params, int64_t query_tiles, L
   const int64_t rows = workspace_rows(p), keys = workspace_keys(p);
   const int64_t columns = p.batch * p.num_heads_q * query_tiles * p.head_dim;
   const bool is_cosine = p.score == Score::kCosine;
-  const bool has_row_sums = params.dscale || params.dalibi_slopes || params.dsinks ||
-                            bias_sum_of(params) == BiasSum::kPerRow;
   const auto doubles = [&](bool is_wanted, int64_t count) {
     return launch.take<double>(is_wanted ? count : 0);
   };
@@ -23,9 +22,9 @@ BackwardSpace<A> take_space(const BackwardParams& params, int64_t query_tiles, L
   space.lse_log2 = launch.take<A>(rows);
   space.lse_rest = launch.take<A>(rows);
   space.delta = launch.take<A>(rows);
-  space.row_sums = doubles(has_row_sums, rows * kNumRowSums);
-  space.dq = launch.take<A>(is_cosine ? rows * p.head_dim : 0);
-  space.dk = launch.take<A>(is_cosine ? keys * p.head_dim : 0);
+  space.row_sums = doubles(has_row_sums(params), rows * kNumRowSums);
+  space.dq = launch.take<A>(is_cosine && is_present(params.dq) ? rows * p.head_dim : 0);
+  space.dk = launch.take<A>(is_cosine && is_present(params.dk) ? keys * p.head_dim : 0);
   space.weight = doubles(params.dweight != nullptr, columns);
   space.score_bias = doubles(params.dscore_bias != nullptr, columns);
   space.bias_keys =
@@ -42,14 +41,16 @@ void start_products(BackwardArguments<A> a, Launch& launch) {
   const int64_t groups = p.batch * p.num_heads_kv;
   a.slices = num_slices(p.head_dim, kQuads<A, Term>);
   start(launch, "backward_queries_kernel", backward_queries_kernel<A, Term>,
-        groups * a.slices * a.query_tiles, kBytes, a);
+        is_present(a.params.dq) ? groups * a.slices * a.query_tiles : 0, kBytes, a);
   a.slices = max_of(a.slices, num_slices(p.head_dim_v, kQuads<A, Term>));
   start(launch, "backward_keys_kernel", backward_keys_kernel<A, Term>,
-        groups * a.slices * a.key_tiles, kBytes, a);
+        is_present(a.params.dk) ? groups * a.slices * a.key_tiles : 0, kBytes, a);
 }
 
 template <class A, class Term>
-Status run_backward(const BackwardParams& params, Launch& launch) {
+Status run_backward(const BackwardParams& wanted, Launch& launch) {
+  BackwardParams params = wanted;
+  take_unread(params, true, launch);
   const Problem& p = params.problem;
   const int64_t rows = p.seqlen_q * p.group_size;
   const int64_t query_tiles = divide_up(rows, kTileRows<kManyRows>);

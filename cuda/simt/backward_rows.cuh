@@ -84,11 +84,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     const Place at = place_of(p, i, each);
     const Group g = group_of(p, at.sequence, at.head_kv);
     const int64_t key = at.index - rows;
-    if (at.index < g.num_rows)
+    if (a.space.dq && at.index < g.num_rows)
       unnormalise_row(row_pointer(p, g, p.q, at.index), p.q, p.head_dim,
                       a.space.dq + (row_base(p, g) + at.index) * p.head_dim, params.dq,
                       row_pointer(p, g, params.dq, at.index));
-    if (key >= 0 && key < g.mask.seqlen_k)
+    if (a.space.dk && key >= 0 && key < g.mask.seqlen_k)
       unnormalise_row(key_pointer(p, g, p.k, key), p.k, p.head_dim,
                       a.space.dk + (key_base(p, g) + key) * p.head_dim, params.dk,
                       key_pointer(p, g, params.dk, key));

@@ -89,11 +89,11 @@ PTX_FN void start_rows(const Problem& p, const Group& g, const Norms<A>& norms, 
 }
 
 // Chosen rows are sorted: those beyond a sequence's own are the last.
-PTX_FN int64_t existing_rows(const WeightsParams& params, int64_t seqlen_q) {
-  int64_t low = 0, high = params.num_rows;
+PTX_FN int64_t existing_rows(const int64_t* rows, int64_t num_rows, int64_t seqlen_q) {
+  int64_t low = 0, high = num_rows;
   while (low < high) {
     const int64_t middle = (low + high) / 2;
-    if (params.rows[middle] < seqlen_q)
+    if (rows[middle] < seqlen_q)
       low = middle + 1;
     else
       high = middle;
@@ -103,8 +103,10 @@ PTX_FN int64_t existing_rows(const WeightsParams& params, int64_t seqlen_q) {
 
 PTX_FN char* weights_row(const WeightsParams& params, const Group& g, int64_t row) {
   const TensorView& t = params.p;
-  return element_pointer(t, g.sequence * t.strides[0] + head_of(g, row) * t.strides[1] +
-                                row / g.num_heads * t.strides[2]);
+  const int64_t batch = params.problem.is_packed ? 0 : g.sequence,
+                place = params.places[g.queries - params.rows + row / g.num_heads];
+  return element_pointer(
+      t, batch * t.strides[0] + head_of(g, row) * t.strides[1] + place * t.strides[2]);
 }
 
 // One tile of chosen rows.
@@ -116,10 +118,12 @@ PTX_FN void weights_item(const WeightsArguments<A>& a, int64_t item) {
   uint32_t at = ptx::dyn_smem();
   const ForwardShared<A, Term, kRows> shared = carve_forward<A, Term, kRows>(&at);
   const ThreadPlace place = thread_place();
-  const int64_t head = item / a.tiles, all_rows = params.num_rows * p.group_size;
+  const int64_t head = item / a.tiles;
   Group g = group_of(p, head / p.num_heads_kv, head % p.num_heads_kv);
-  g.queries = params.rows;
-  g.num_rows = existing_rows(params, g.mask.seqlen_q) * p.group_size;
+  const Span chosen = chosen_rows(params, g.sequence);
+  const int64_t count = chosen.end - chosen.begin, all_rows = count * p.group_size;
+  g.queries = params.rows + chosen.begin;
+  g.num_rows = existing_rows(g.queries, count, g.mask.seqlen_q) * p.group_size;
   const int64_t first = item % a.tiles * kTile;
   const Span rows = {first, min_of(first + kTile, g.num_rows)};
   // Pairs that the passes over tiles do not visit have no weight.

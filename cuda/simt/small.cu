@@ -1,5 +1,5 @@
 // The passes without products: joining partial results, the dropout mask, sums of per-head parts,
-// and what forward says about itself.
+// small arrays from parameters, and what forward says about itself.
 #include <cstdio>
 
 #include "simt/dispatch.h"
@@ -97,6 +97,12 @@ __global__ void __launch_bounds__(kThreads, 1)
               [&](int64_t index) { sum_parts(s, index); });
 }
 
+__global__ void __launch_bounds__(kThreads, 1)
+    deliver_kernel(const __grid_constant__ Parcel parcel) {
+  for_threads(parcel.num_chunks,
+              [&](int64_t i) { ptx::st_global(parcel.target + i, parcel.chunks[i]); });
+}
+
 }  // namespace
 
 Status merge(const MergeParams& params, Launch& launch) {
@@ -116,6 +122,11 @@ Status sum_heads(const HeadSumParams& params, Launch& launch) {
   const int64_t* extents = params.extents;
   return start(launch, "sum_heads_kernel", sum_heads_kernel,
                divide_up(extents[0] * extents[1] * extents[2], kThreads), 0, params);
+}
+
+Status deliver(const Parcel& parcel, Launch& launch) {
+  static_assert(Parcel::kChunks <= kThreads);
+  return start(launch, "deliver_kernel", deliver_kernel, 1, 0, parcel);
 }
 
 int describe_forward(const ForwardParams& params, const Device&, char* text, size_t capacity) {

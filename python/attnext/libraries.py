@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -43,6 +44,21 @@ def cuda_stream(array: Any) -> int | None:
         with array.device:
             return int(cupy.cuda.get_current_stream().ptr)
     return None
+
+
+def current_device(array: Any) -> AbstractContextManager[Any]:
+    """A context in which the CUDA device of `array` is its library's current one.
+
+    PyTorch exports tensors of no other, and CuPy orders by events of the current one.
+    """
+    from array_api_compat import is_cupy_array, is_torch_array
+
+    if is_torch_array(array):
+        import torch
+
+        device: AbstractContextManager[Any] = torch.cuda.device(array.device)
+        return device
+    return array.device if is_cupy_array(array) else nullcontext()
 
 
 def to_host(array: Any) -> Any:

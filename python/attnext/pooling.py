@@ -140,7 +140,8 @@ def _as_attention(
     if isinstance(x, np.ndarray):
         query = np.zeros(shape, x.dtype)
     else:
-        query = namespace(x).zeros(shape, dtype=x.dtype)
+        place = getattr(x, "device", None)  # JAX's tracers have none
+        query = namespace(x).zeros(shape, dtype=x.dtype, device=place)
     options = {"score": AdditiveScore(weight), "kv_lengths": lengths}
     return query, _with_head(x), _with_head(x if values is None else values), options
 

@@ -33,19 +33,20 @@ class Tensor(ctypes.Structure):
     ]  # fmt: skip
 
 
+Deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
 class Managed(ctypes.Structure):
     """DLManagedTensor."""
 
-    _fields_ = [
-        ("tensor", Tensor), ("context", ctypes.c_void_p),
-        ("deleter", ctypes.CFUNCTYPE(None, ctypes.c_void_p)),
-    ]  # fmt: skip
+    _fields_ = [("tensor", Tensor), ("context", ctypes.c_void_p), ("deleter", Deleter)]
 
 
-new_capsule = ctypes.pythonapi.PyCapsule_New
+python = ctypes.PyDLL(None)  # `ctypes.pythonapi` is everybody's: JAX gives it other argument types
+new_capsule = python.PyCapsule_New
 new_capsule.restype = ctypes.py_object
 new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+pointer_of = python.PyCapsule_GetPointer
 pointer_of.restype = ctypes.c_void_p
 pointer_of.argtypes = [ctypes.py_object, ctypes.c_char_p]
 
@@ -55,10 +56,14 @@ def require(status):
 
 
 class DeviceArray:
-    """A NumPy array's copy in the emulator's memory, of a library that nobody knows."""
+    """A NumPy array's copy in the emulator's memory, of a library that nobody knows.
+
+    `streams` are those it was asked for, `lent` counts exports that were not given back.
+    """
 
     def __init__(self, array, device=0):
         self.array, self.device, self.streams = np.ascontiguousarray(array), device, []
+        self.lent, self.deleter, self.exports = 0, Deleter(self.take_back), []
         self.memory = ctypes.c_void_p()
         self.library = library()
         nbytes = ctypes.c_size_t(self.array.nbytes)
@@ -73,6 +78,9 @@ class DeviceArray:
     def __del__(self):
         self.library.attnext_device_free(EMULATED, 0, self.memory)
 
+    def take_back(self, _):
+        self.lent -= 1
+
     def __dlpack_device__(self):
         return (DLPACK_CUDA, self.device)
 
@@ -81,18 +89,31 @@ class DeviceArray:
         ndim = self.array.ndim
         axes = ctypes.c_int64 * ndim
         strides = [size // self.array.itemsize for size in self.array.strides]
-        self.exported = [axes(*self.array.shape), axes(*strides)]
+        shape_and_strides = [axes(*self.array.shape), axes(*strides)]
         kind = {"f": 2, "i": 0, "b": 6}[self.array.dtype.kind]
         tensor = Tensor(
             self.memory.value, DLPACK_CUDA, self.device, ndim, kind, 8 * self.array.itemsize, 1,
-            *(ctypes.cast(x, ctypes.POINTER(ctypes.c_int64)) for x in self.exported), 0,
+            *(ctypes.cast(x, ctypes.POINTER(ctypes.c_int64)) for x in shape_and_strides), 0,
         )  # fmt: skip
-        self.managed = Managed(tensor, None, ctypes.cast(None, Managed._fields_[2][1]))
-        return new_capsule(ctypes.addressof(self.managed), b"dltensor", None)
+        managed = Managed(tensor, None, self.deleter)
+        self.exports.append((managed, shape_and_strides))
+        self.lent += 1
+        return new_capsule(ctypes.addressof(managed), b"dltensor", None)
+
+
+def address_of(capsule):
+    """Where the memory of an exported tensor begins."""
+    pointer = pointer_of(capsule, b"dltensor")
+    return ctypes.cast(pointer, ctypes.POINTER(Managed)).contents.tensor.data
 
 
 def to_numpy(result, dtype):
     """What a result in the emulator's memory holds."""
+    if isinstance(result, DeviceArray):
+        array = np.empty(result.array.shape, dtype)
+        copied = (array.ctypes.data, result.memory, array.nbytes)
+        require(result.library.attnext_device_copy(EMULATED, 0, None, *copied))
+        return array
     assert result.__dlpack_device__() == (DLPACK_CUDA, 0)
     capsule = result.__dlpack__()
     tensor = ctypes.cast(pointer_of(capsule, b"dltensor"), ctypes.POINTER(Managed)).contents.tensor

@@ -1,11 +1,14 @@
 """Do arrays in CUDA memory stay there, ordered by their stream, and are mixed places refused?"""
 
+import contextlib
+
 import numpy as np
 import pytest
 
 import attnext
-from device_array import DeviceArray, to_numpy
-from draws import problem
+from attnext import libraries
+from device_array import DeviceArray, address_of, to_numpy
+from draws import normal, problem
 
 
 @pytest.fixture
@@ -118,7 +121,119 @@ def test_cuda_arrays_say_why_there_is_no_back_end(arrays):
         attnext.attention(*device)
 
 
-def test_what_is_put_together_on_the_host_is_refused(arrays):
+@pytest.mark.parametrize("rows", [[4, 1], [8, -9, 2, 2], None], ids=str)
+def test_weights_of_rows_in_any_order(arrays, rows):
+    host, device = arrays
+    options = {"q_lengths": [9, 3], "rows": rows}
+    p = attnext.attention_weights(*device[:2], backend="cuda-emulated", **options)
+    expected = attnext.attention_weights(*host[:2], **options)
+    np.testing.assert_allclose(to_numpy(p, np.float32), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [[6, 1, -7], [0, 6], None], ids=str)
+def test_weights_of_packed_sequences(emulated, rows):
+    host = [normal(7, 4, 8, dtype=np.float32), normal(12, 2, 8, seed=1, dtype=np.float32)]
+    packing = {"layout": "thd", "cu_seqlens_q": [0, 3, 3, 7], "cu_seqlens_k": [0, 5, 5, 12]}
+    device = [DeviceArray(x) for x in host]
+    p = attnext.attention_weights(*device, rows=rows, backend=emulated, **packing)
+    expected = attnext.attention_weights(*host, rows=rows, **packing)
+    np.testing.assert_allclose(to_numpy(p, np.float32), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("stream", "asked"), [(0, 1), (1, 1), (2, 2)])
+def test_streams_are_numbered_as_the_array_api_says(arrays, monkeypatch, stream, asked):
     _, device = arrays
-    with pytest.raises(NotImplementedError, match="rows must not decrease"):
-        attnext.attention_weights(*device[:2], rows=[4, 1], backend="cuda-emulated")
+    monkeypatch.setattr(libraries, "cuda_stream", lambda array: stream)
+    attnext.attention(*device, backend="cuda-emulated")
+    assert [array.streams for array in device] == [[asked]] * 3
+
+
+def test_another_stream_goes_to_the_arrays_and_to_the_kernels(arrays, monkeypatch):
+    _, device = arrays
+    monkeypatch.setattr(libraries, "cuda_stream", lambda array: 0x1234560)
+    with pytest.raises(RuntimeError, match="invalid resource handle"):
+        attnext.attention(*device, backend="cuda-emulated")
+    assert [array.streams for array in device] == [[0x1234560]] * 3
+
+
+def test_the_arrays_device_is_current_while_they_are_exported(arrays, monkeypatch):
+    _, device = arrays
+    current = []
+
+    @contextlib.contextmanager
+    def current_device(array):
+        current.append(array.device)
+        yield
+        current.pop()
+
+    lend = DeviceArray.__dlpack__
+
+    def export(array, **options):
+        assert current == [array.device]
+        return lend(array, **options)
+
+    monkeypatch.setattr(libraries, "current_device", current_device)
+    monkeypatch.setattr(DeviceArray, "__dlpack__", export)
+    attnext.attention(*device, backend="cuda-emulated")
+    assert current == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_was_lent_is_given_back_once_all_is_queued(arrays, monkeypatch, fails):
+    _, device = arrays
+    lent = []
+
+    def namespace(like):  # asked for when results are handed over
+        lent.extend(array.lent for array in device)
+        raise TypeError
+
+    monkeypatch.setattr(libraries, "namespace", namespace)
+    monkeypatch.setenv("ATTNEXT_EMULATOR_FAIL", "launch:2" if fails else "")
+    if fails:
+        with pytest.raises(RuntimeError, match="failed: "):
+            attnext.attention(*device, backend="cuda-emulated")
+    else:
+        attnext.attention(*device, backend="cuda-emulated")
+    assert lent == ([] if fails else [1, 1, 1])
+    assert [array.lent for array in device] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["k", "out", "mask", "kv_lengths", "dout"])
+def test_arrays_of_another_device_are_not_even_asked(arrays, name):
+    host, device = arrays
+    others = {"k": host[1], "out": host[0], "dout": host[0]}
+    others |= {"mask": np.ones((9, 70), bool), "kv_lengths": np.array([3, 4])}
+    other = DeviceArray(others[name], device=1)
+    expected = f"{name} must be where q is, on cuda:0, found an array in cuda:1"
+    q, k, v = device
+    arrays = {"q": q, "k": k, "v": v, "backend": "cuda-emulated"}
+    run = attnext.attention
+    if name == "dout":
+        run, arrays = attnext.attention_backward, arrays | {"out": q, "lse": q}
+    with pytest.raises(TypeError, match=expected):
+        run(**arrays | {name: other})
+    assert other.streams == []
+
+
+def test_gradients_of_options_in_host_memory_are_there(arrays):
+    host, device = arrays
+    options = {"alibi_slopes": attnext.alibi_slopes(4).astype(np.float32)}
+    out, lse = attnext.attention(*host, return_lse=True, **options)
+    expected = attnext.attention_backward(out, *host, out, lse, **options)
+    made = [DeviceArray(x) for x in (out, lse)]
+    grads = attnext.attention_backward(made[0], *device, *made, backend="cuda-emulated", **options)
+    assert isinstance(grads.dalibi_slopes, np.ndarray)
+    np.testing.assert_allclose(grads.dalibi_slopes, expected.dalibi_slopes, rtol=1e-3, atol=1e-4)
+
+
+def test_a_result_is_exported_where_it_is_or_copied(arrays):
+    _, device = arrays
+    out = attnext.attention(*device, backend="cuda-emulated")
+    expected = to_numpy(out, np.float32)
+    np.testing.assert_array_equal(np.from_dlpack(out, device="cpu"), expected)
+    for options in ({"dl_device": (1, 0), "copy": False}, {"dl_device": (2, 1)}):
+        with pytest.raises(BufferError, match="exported where it is, or copied"):
+            out.__dlpack__(**options)
+    exported = {address_of(out.__dlpack__(copy=copy)) for copy in (None, False, None)}
+    assert len(exported) == 1
+    assert address_of(out.__dlpack__(copy=True)) not in exported

@@ -12,9 +12,11 @@ from draws import problem
 
 STAGED = [
     ("cudaStreamCreateWithFlags", 1), ("cudaMallocHost", 1), ("cudaMallocHost", 2),
-    ("cudaMallocAsync", 1), ("cudaMallocAsync", 3), ("cudaMallocAsync", 5), ("cudaMemcpyAsync", 1),
-    ("cudaMemcpyAsync", 4), ("cudaMemcpyAsync", 5), ("cudaStreamSynchronize", 1), ("launch", 1),
+    ("cudaMallocFromPoolAsync", 1), ("cudaMallocFromPoolAsync", 3), ("cudaMallocFromPoolAsync", 5),
+    ("cudaMemPoolCreate", 1), ("cudaMemPoolSetAttribute", 1), ("cudaMemcpyAsync", 1),
+    ("cudaMemcpyAsync", 4), ("cudaStreamSynchronize", 1), ("launch", 1), ("launch", 2),
 ]  # fmt: skip
+KERNELS = {1: "deliver_kernel", 2: "forward"}  # of a call with options in host memory, in order
 PROGRAM = """
 import numpy as np, attnext
 q, k, v = np.random.default_rng(0).standard_normal((3, 2, 9, 16)).astype(np.float32)
@@ -49,7 +51,7 @@ print(bool(np.allclose(out, attnext.attention(q, k, v), atol=1e-5)))
 def test_a_failed_call_is_named_and_the_next_one_works(call, number, emulated):
     printed = run_alone(FAIL_THEN_WORK, ATTNEXT_EMULATOR_FAIL=f"{call}:{number}")
     message, worked = printed.strip().splitlines()
-    name = call if call != "launch" else "forward"
+    name = call if call != "launch" else KERNELS[number]
     assert message.startswith("RuntimeError attention: "), message
     assert name in message
     assert "failed: " in message
@@ -57,8 +59,8 @@ def test_a_failed_call_is_named_and_the_next_one_works(call, number, emulated):
 
 
 def test_no_memory_is_said_in_cudas_words(emulated):
-    printed = run_alone(FAIL_THEN_WORK, ATTNEXT_EMULATOR_FAIL="cudaMallocAsync:1")
-    assert "cudaMallocAsync failed: out of memory (cudaErrorMemoryAllocation)" in printed
+    printed = run_alone(FAIL_THEN_WORK, ATTNEXT_EMULATOR_FAIL="cudaMallocFromPoolAsync:1")
+    assert "cudaMallocFromPoolAsync failed: out of memory (cudaErrorMemoryAllocation)" in printed
 
 
 LEAK = """
@@ -69,7 +71,7 @@ big = np.zeros((2, 4096, 64), np.float32)
 attnext.attention(q, big[..., :16], big, backend="cuda-emulated", kv_lengths=[5])
 before = free()
 for i in range(120):
-    os.environ["ATTNEXT_EMULATOR_FAIL"] = f"cudaMallocAsync:{1 + i % 4}" if i % 2 else "launch:1"
+    os.environ["ATTNEXT_EMULATOR_FAIL"] = f"{allocate}:{{1 + i % 4}}" if i % 2 else "launch:1"
     try:
         attnext.attention(q, big[..., :16], big, backend="cuda-emulated", kv_lengths=[5])
         print("no error")
@@ -80,8 +82,11 @@ print(before == free(), "GiB free" in before)
 """
 
 
-def test_nothing_leaks_on_the_error_path(emulated):
-    assert run_alone(LEAK).strip() == "True True"
+@pytest.mark.parametrize("allocate", ["cudaMallocFromPoolAsync", "cudaMalloc"])
+def test_nothing_leaks_on_the_error_path(emulated, allocate):
+    pools = str(int(allocate != "cudaMalloc"))
+    body = LEAK.format(allocate=allocate)
+    assert run_alone(body, ATTNEXT_EMULATOR_POOLS=pools).strip() == "True True"
 
 
 def test_an_old_driver(emulated):

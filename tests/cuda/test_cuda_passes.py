@@ -8,6 +8,7 @@ from attnext import reference
 from cases import CASES
 from draws import normal, problem
 from test_cuda_grid import smaller
+from test_functions import packed_weights_in_c
 from tolerance import WIDER, check
 
 CORE = [smaller(case) for case in CASES if case.is_core]
@@ -23,12 +24,18 @@ def drawn(case, dtype):
 @pytest.mark.parametrize("case", CORE, ids=str)
 def test_weights(case, dtype, backend):
     x = drawn(case, dtype)
-    rows = [0, 2, 2, 4] if x.q.shape[-2] > 4 and case.layout == "bhsd" else None
+    num_rows = x.q.shape[{"bhsd": -2, "bshd": -3, "thd": 0}[case.layout]]
+    rows = [4, 0, -1, 2, 2] if num_rows > 4 else None
     actual = attnext.attention_weights(x.q, x.k, rows=rows, backend=backend, **x.options)
     truth = reference.attention_weights(x.q, x.k, rows=rows, dtype=WIDER[dtype], **x.options)
     naive = reference.attention_weights(x.q, x.k, rows=rows, dtype=x.q.dtype, **x.options)
     lse = reference.attention_stats(x.q, x.k, dtype=WIDER[dtype], **x.options).lse
     check("p", actual, truth, naive, x, lse=lse)
+
+
+def test_packed_weights_in_c(emulated):
+    p, truth = packed_weights_in_c(backend=3)
+    np.testing.assert_allclose(p, truth, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])

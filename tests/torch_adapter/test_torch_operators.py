@@ -232,6 +232,12 @@ def test_meta_tensors_have_shapes():
     assert (out.shape, lse.shape) == ((2, 4, 5, 3), (2, 4, 5))
 
 
+def test_pooling_makes_its_query_where_x_is():
+    x = torch.zeros(2, 5, 3, device="meta")
+    query, *_ = attnext.pooling._as_attention(x, torch.zeros(3), None, None)
+    assert query.device == x.device
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast(dtype):
     q, k, v = (x.detach().float().requires_grad_() for x in arrays())

@@ -132,8 +132,8 @@ typedef struct attnext_options {
 } attnext_options;
 
 /* Gradients wanted of attnext_backward: those present are computed, each in the shape of what it
- * belongs to; dq, dk, dv in q's dtype, the others in any float dtype. A CUDA back end requires dq,
- * dk and dv. Overlapping elements (stride 0) are an error. */
+ * belongs to; dq, dk, dv in q's dtype, the others in any float dtype. Overlapping elements (stride
+ * 0) are an error. */
 typedef struct attnext_gradients {
   size_t struct_size;
   attnext_tensor dq, dk, dv;
@@ -174,7 +174,9 @@ ATTNEXT_API attnext_status attnext_backward(const attnext_tensor* dout, const at
                                             const attnext_gradients* gradients);
 
 /* p [batch, num_heads_q, num_rows, seqlen_k], any float dtype, of the query rows named in `rows`
- * (int64, non-decreasing; NULL or absent: all). Dropout is not applied. Not for packed sequences.
+ * (int32 or int64, in any order; NULL or absent: all). Dropout is not applied. Packed: [1,
+ * num_heads_q, num_rows, longest seqlen_k], 0 beyond a sequence's keys, and rows count along
+ * total_q.
  */
 ATTNEXT_API attnext_status attnext_weights(const attnext_tensor* q, const attnext_tensor* k,
                                            const attnext_options* options,

@@ -118,13 +118,10 @@ def _read_rows(rows: Any, num_rows: int) -> Any:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _weights(static: Static, arrays: dict[str, Any], rows: Any) -> Any:
-    """The kernels take rows in order: those of another order are put in place afterwards."""
     q, k = arrays["q"], arrays["k"]
-    order = jnp.argsort(rows)
     shape = (*rows_shape(static, q)[:2], rows.shape[0], rows_shape(static, k)[2])
-    inputs = {**arrays, "rows": rows[order]}
-    made = targets.call("weights", static.attributes(), inputs, {"p": (shape, q.dtype)})
-    return made["p"][:, :, jnp.argsort(order)]
+    inputs = {**arrays, "rows": rows}
+    return targets.call("weights", static.attributes(), inputs, {"p": (shape, q.dtype)})["p"]
 
 
 def _weights_forward(static: Static, arrays: dict[str, Any], rows: Any) -> tuple[Any, Any]:

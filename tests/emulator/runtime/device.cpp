@@ -115,6 +115,9 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
       *value = shared_optin();
       return cudaSuccess;
+    case cudaDevAttrMemoryPoolsSupported:
+      *value = from_environment("ATTNEXT_EMULATOR_POOLS", 1);
+      return cudaSuccess;
   }
   return emulator::remember(cudaErrorInvalidValue);
 }
@@ -150,6 +153,6 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   const std::lock_guard<std::recursive_mutex> lock(emulator::runtime_lock());
   *total = kTotalMemory;
-  *free = kTotalMemory - emulator::allocated_bytes();
+  *free = kTotalMemory - emulator::allocated_bytes() - emulator::kept_bytes();
   return cudaSuccess;
 }

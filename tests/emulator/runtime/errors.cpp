@@ -31,6 +31,7 @@ constexpr Row kRows[] = {
     ROW(cudaErrorMisalignedAddress, "misaligned address"),
     ROW(cudaErrorLaunchFailure, "unspecified launch failure"),
     ROW(cudaErrorNotSupported, "operation not supported"),
+    ROW(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing"),
     ROW(cudaErrorUnknown, "unknown error"),
 };
 #undef ROW

@@ -3,16 +3,48 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cstring>
+#include <map>
+#include <vector>
 
 #include "core/report.h"
 #include "runtime/queue.h"
+
+// What it has given out, and what came back and is kept for the next allocation.
+struct CUmemPoolHandle_st {
+  uint64_t threshold = 0;
+  std::map<void*, size_t> given;
+  size_t kept = 0;
+};
 
 namespace {
 
 using emulator::MemoryKind;
 
 constexpr size_t kTotalMemory = size_t{8} << 30;
+
+std::vector<cudaMemPool_t>& pools() {
+  static std::vector<cudaMemPool_t> all;
+  return all;
+}
+
+cudaMemPool_t pool_of(void* pointer) {
+  for (const cudaMemPool_t pool : pools()) {
+    if (pool->given.contains(pointer)) return pool;
+  }
+  return nullptr;
+}
+
+// Ordinary allocation is forbidden to a thread whose, or anybody's, stream is being captured,
+// unless it says that it knows what it does.
+thread_local cudaStreamCaptureMode capture_mode = cudaStreamCaptureModeGlobal;
+
+cudaError_t refuse_in_capture() {
+  const bool is_refused =
+      emulator::is_captured(nullptr) && capture_mode != cudaStreamCaptureModeRelaxed;
+  return is_refused ? emulator::remember(cudaErrorStreamCaptureUnsupported) : cudaSuccess;
+}
 
 cudaError_t allocate(const char* function, void** pointer, size_t bytes, MemoryKind kind) {
   const std::lock_guard<std::recursive_mutex> lock(emulator::runtime_lock());
@@ -69,9 +101,13 @@ cudaError_t copy(const char* function, void* to, const void* from, size_t bytes,
   if (const std::string wrong = refuse_copy(to, from, bytes, kind); !wrong.empty()) {
     return emulator::remember(cudaErrorInvalidValue, emulator::text(function, ": ", wrong));
   }
-  emulator::enqueue(stream, [=] { std::memmove(to, from, bytes); });
   // Ordinary memory of the host is read, or written, before the call returns.
-  if (waits || is_pageable(to) || is_pageable(from)) emulator::drain(stream);
+  const bool is_finished_first = waits || is_pageable(to) || is_pageable(from);
+  if (is_finished_first) {
+    if (const cudaError_t error = emulator::refuse_to_wait(stream)) return error;
+  }
+  emulator::enqueue(stream, [=] { std::memmove(to, from, bytes); });
+  if (is_finished_first) emulator::drain(stream);
   return emulator::take_failure();
 }
 
@@ -90,13 +126,70 @@ cudaError_t fill(const char* function, void* to, int value, size_t bytes, cudaSt
 
 }  // namespace
 
+void emulator::trim_pools() {
+  for (const cudaMemPool_t pool : pools()) {
+    pool->kept = std::min(pool->kept, static_cast<size_t>(pool->threshold));
+  }
+}
+
+size_t emulator::kept_bytes() {
+  size_t bytes = 0;
+  for (const cudaMemPool_t pool : pools()) bytes += pool->kept;
+  return bytes;
+}
+
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+  std::swap(*mode, capture_mode);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps*) {
+  const std::lock_guard<std::recursive_mutex> lock(emulator::runtime_lock());
+  *pool = nullptr;
+  if (const cudaError_t error = refuse_in_capture()) return error;
+  if (emulator::is_made_to_fail("cudaMemPoolCreate")) {
+    return emulator::remember(cudaErrorMemoryAllocation);
+  }
+  pools().push_back(new CUmemPoolHandle_st);
+  *pool = pools().back();
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolDestroy(cudaMemPool_t pool) {
+  const std::lock_guard<std::recursive_mutex> lock(emulator::runtime_lock());
+  std::erase(pools(), pool);
+  delete pool;
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr, void* value) {
+  const std::lock_guard<std::recursive_mutex> lock(emulator::runtime_lock());
+  if (emulator::is_made_to_fail("cudaMemPoolSetAttribute")) {
+    return emulator::remember(cudaErrorInvalidValue);
+  }
+  pool->threshold = *static_cast<uint64_t*>(value);
+  return cudaSuccess;
+}
+
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
+  const std::lock_guard<std::recursive_mutex> lock(emulator::runtime_lock());
+  if (const cudaError_t error = refuse_in_capture()) return error;
   return allocate("cudaMalloc", pointer, bytes, MemoryKind::kDevice);
 }
-cudaError_t cudaMallocAsync(void** pointer, size_t bytes, cudaStream_t) {
-  return allocate("cudaMallocAsync", pointer, bytes, MemoryKind::kDevice);
+cudaError_t cudaMallocFromPoolAsync(void** pointer, size_t bytes, cudaMemPool_t pool,
+                                    cudaStream_t stream) {
+  const std::lock_guard<std::recursive_mutex> lock(emulator::runtime_lock());
+  *pointer = nullptr;
+  if (!emulator::is_stream(emulator::resolve(stream))) {
+    return emulator::remember(cudaErrorInvalidResourceHandle);
+  }
+  const cudaError_t error =
+      allocate("cudaMallocFromPoolAsync", pointer, bytes, MemoryKind::kDevice);
+  if (*pointer == nullptr) return error;
+  pool->given[*pointer] = bytes;
+  pool->kept -= std::min(pool->kept, bytes);
+  return cudaSuccess;
 }
 cudaError_t cudaMallocHost(void** pointer, size_t bytes, unsigned) {
+  if (const cudaError_t error = refuse_in_capture()) return error;
   return allocate("cudaMallocHost", pointer, bytes, MemoryKind::kPinned);
 }
 cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) {
@@ -105,6 +198,7 @@ cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) {
 
 cudaError_t cudaFree(void* pointer) {
   const std::lock_guard<std::recursive_mutex> lock(emulator::runtime_lock());
+  if (const cudaError_t error = emulator::refuse_to_wait(nullptr)) return error;
   emulator::drain_all();
   if (pointer != nullptr) release("cudaFree", pointer);
   return emulator::take_failure();
@@ -112,8 +206,13 @@ cudaError_t cudaFree(void* pointer) {
 cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream) {
   const std::lock_guard<std::recursive_mutex> lock(emulator::runtime_lock());
   if (pointer == nullptr) return cudaSuccess;
-  if (!is_device(pointer)) return emulator::remember(cudaErrorInvalidValue);
-  emulator::enqueue(emulator::resolve(stream), [=] { release("cudaFreeAsync", pointer); });
+  const cudaMemPool_t pool = pool_of(pointer);
+  if (pool == nullptr) return emulator::remember(cudaErrorInvalidValue);
+  emulator::enqueue(emulator::resolve(stream), [=] {
+    pool->kept += pool->given[pointer];
+    pool->given.erase(pointer);
+    release("cudaFreeAsync", pointer);
+  });
   return emulator::take_failure();
 }
 cudaError_t cudaFreeHost(void* pointer) {

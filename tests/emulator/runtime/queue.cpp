@@ -66,7 +66,20 @@ void destroy_stream(cudaStream_t stream) {
   std::erase_if(state().streams, [&](const auto& known) { return known.get() == stream; });
 }
 
+bool is_captured(cudaStream_t stream) {
+  const char* const capture = std::getenv("ATTNEXT_EMULATOR_CAPTURE");
+  const bool is_on = capture != nullptr && *capture != 0;
+  return is_on && (stream == nullptr || stream == &state().default_stream);
+}
+
+cudaError_t refuse_to_wait(cudaStream_t stream) {
+  if (is_captured(stream)) return remember(cudaErrorStreamCaptureUnsupported);
+  if (is_made_to_fail("wait")) return remember(cudaErrorUnknown, "a wait of the host");
+  return cudaSuccess;
+}
+
 void run_until(cudaStream_t stream, uint64_t position) {
+  if (is_captured(stream)) return;
   if (stream->done >= position || stream->operations.empty()) return;
   const DeviceMemoryOpen scope;
   while (stream->done < position && !stream->operations.empty()) run_one(stream);

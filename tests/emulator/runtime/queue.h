@@ -39,6 +39,19 @@ void run_until(cudaStream_t stream, uint64_t position);
 void drain(cudaStream_t stream);
 void drain_all();
 
+// Whether the stream, or null: any, is being captured into a graph. While ATTNEXT_EMULATOR_CAPTURE
+// is set, the default one is: what it is given runs when the variable is gone, as a graph's first
+// launch.
+bool is_captured(cudaStream_t stream);
+
+// Success where the host may wait for the stream, or null: for all. A capture forbids it, and so
+// does an ATTNEXT_EMULATOR_FAIL of "wait".
+cudaError_t refuse_to_wait(cudaStream_t stream);
+
+// Pools give back what is beyond their thresholds: what a wait ends with.
+void trim_pools();
+size_t kept_bytes();  // by pools, allocated by nobody
+
 // A failed check of a kernel, and CUDA errors: what the calls return and how they are explained.
 void set_failure(cudaError_t error, std::string message);
 cudaError_t remember(cudaError_t error, std::string message = {});
@@ -46,9 +59,9 @@ cudaError_t take_failure();  // of an operation that has run, once; then success
 cudaError_t take_last(bool forgets);
 const std::string& failure_message(cudaError_t error);
 
-// The environment asks this call to fail: while ATTNEXT_EMULATOR_FAIL is "cudaMallocAsync:3", every
-// third call of that function does. Two names are not functions: "launch" (of a kernel) and
-// "kernel" (its run, which a later call reports).
+// The environment asks this call to fail: while ATTNEXT_EMULATOR_FAIL is "cudaMalloc:3", every
+// third call of that function does. Three names are not functions: "launch" (of a kernel), "kernel"
+// (its run, which a later call reports) and "wait" (of the host for a stream, in any function).
 bool is_made_to_fail(const char* function);
 
 }  // namespace emulator

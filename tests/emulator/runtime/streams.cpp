@@ -57,8 +57,19 @@ cudaError_t cudaPeekAtLastError() {
 
 cudaError_t cudaDeviceSynchronize() {
   const Lock lock(emulator::runtime_lock());
+  if (const cudaError_t error = emulator::refuse_to_wait(nullptr)) return error;
   emulator::drain_all();
+  emulator::trim_pools();
   return emulator::take_failure();
+}
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  const Lock lock(emulator::runtime_lock());
+  stream = emulator::resolve(stream);
+  if (!emulator::is_stream(stream)) return bad_handle();
+  *status =
+      emulator::is_captured(stream) ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
@@ -83,7 +94,9 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   const Lock lock(emulator::runtime_lock());
   stream = emulator::resolve(stream);
   if (!emulator::is_stream(stream)) return bad_handle();
+  if (const cudaError_t error = emulator::refuse_to_wait(stream)) return error;
   emulator::drain(stream);
+  emulator::trim_pools();
   if (emulator::is_made_to_fail("cudaStreamSynchronize")) {
     return emulator::remember(cudaErrorLaunchFailure);
   }
@@ -134,7 +147,9 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const Lock lock(emulator::runtime_lock());
   if (event == nullptr) return bad_handle();
   if (event->stream != nullptr && emulator::is_stream(event->stream)) {
+    if (const cudaError_t error = emulator::refuse_to_wait(event->stream)) return error;
     emulator::run_until(event->stream, event->position);
+    emulator::trim_pools();
   }
   return emulator::take_failure();
 }
@@ -142,6 +157,9 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   const Lock lock(emulator::runtime_lock());
   if (event == nullptr) return bad_handle();
   const bool is_known = event->stream != nullptr && emulator::is_stream(event->stream);
+  if (is_known && emulator::is_captured(event->stream)) {
+    return emulator::remember(cudaErrorStreamCaptureUnsupported);
+  }
   if (is_known && event->stream->done < event->position) {
     emulator::run_until(event->stream, event->stream->done + 1);
     return cudaErrorNotReady;

@@ -58,6 +58,60 @@ std::string no_launch() {
   return when_made_to_fail("launch", [&] { return outcome(start_add(values.data(), 1, nullptr)); });
 }
 
+// Copies of ordinary memory wait, those of pinned memory do not.
+std::string copy_without_waiting(bool is_pinned) {
+  const DeviceArray<float> values(kCount);
+  std::vector<float> ordinary(kCount);
+  float* pinned = nullptr;
+  cudaMallocHost(&pinned, kCount * sizeof(float));
+  const float* const source = is_pinned ? pinned : ordinary.data();
+  const std::string found = when_made_to_fail("wait", [&] {
+    return explain(
+        cudaMemcpyAsync(values.data(), source, kCount * sizeof(float), cudaMemcpyHostToDevice));
+  });
+  cudaFreeHost(pinned);
+  return found;
+}
+
+// What is captured runs afterwards, and nothing may wait for it before.
+std::string capture(bool waits) {
+  const DeviceArray<float> values(std::vector<float>(kCount, 1));
+  setenv("ATTNEXT_EMULATOR_CAPTURE", "1", 1);
+  start_add(values.data(), 2, nullptr);
+  const cudaError_t error = waits ? cudaStreamSynchronize(nullptr) : cudaSuccess;
+  unsetenv("ATTNEXT_EMULATOR_CAPTURE");
+  if (error != cudaSuccess) return explain(error);
+  return values.values()[0] == 3 ? "" : "WRONG RESULT";
+}
+
+std::string allocate_in_capture(cudaStreamCaptureMode mode) {
+  setenv("ATTNEXT_EMULATOR_CAPTURE", "1", 1);
+  cudaThreadExchangeStreamCaptureMode(&mode);
+  float* values = nullptr;
+  const cudaError_t error = cudaMalloc(&values, 16);
+  cudaThreadExchangeStreamCaptureMode(&mode);
+  unsetenv("ATTNEXT_EMULATOR_CAPTURE");
+  cudaFree(values);
+  return explain(error);
+}
+
+// How much of what was freed a pool has after a wait.
+std::string kept(uint64_t threshold) {
+  const cudaMemPoolProps properties{cudaMemAllocationTypePinned, {cudaMemLocationTypeDevice, 0}};
+  cudaMemPool_t pool;
+  cudaMemPoolCreate(&pool, &properties);
+  cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &threshold);
+  size_t before = 0, after = 0, total = 0;
+  cudaMemGetInfo(&before, &total);
+  void* memory = nullptr;
+  cudaMallocFromPoolAsync(&memory, 1000, pool, nullptr);
+  cudaFreeAsync(memory, nullptr);
+  cudaDeviceSynchronize();
+  cudaMemGetInfo(&after, &total);
+  cudaMemPoolDestroy(pool);
+  return "kept " + std::to_string(before - after);
+}
+
 // After a kernel that failed a check the next one works again.
 std::string recovers() {
   const DeviceArray<float> values(std::vector<float>(kCount, 0));
@@ -182,6 +236,17 @@ int main() {
   return emulator_test::run_table({
       {"no memory", no_memory, "out of memory"},
       {"no launch", no_launch, "too many resources requested"},
+      {"copies wait", [] { return copy_without_waiting(false); }, "a wait of the host"},
+      {"pinned copies do not", [] { return copy_without_waiting(true); }, ""},
+      {"captured", [] { return capture(false); }, ""},
+      {"waits in a capture", [] { return capture(true); },
+       "not permitted when stream is capturing"},
+      {"allocates in a capture", [] { return allocate_in_capture(cudaStreamCaptureModeGlobal); },
+       "not permitted when stream is capturing"},
+      {"sets up in a capture", [] { return allocate_in_capture(cudaStreamCaptureModeRelaxed); },
+       ""},
+      {"a pool that keeps", [] { return kept(1 << 20); }, "kept 1000"},
+      {"a pool that does not", [] { return kept(20); }, "kept 20"},
       {"recovers", recovers, ""},
       {"waits for a copy", [] { return read_pinned(true); }, ""},
       {"does not wait for a copy", [] { return read_pinned(false); }, "too early"},
