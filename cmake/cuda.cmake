@@ -53,11 +53,16 @@ function(attnext_default_archs result)
       PARENT_SCOPE)
 endfunction()
 
+# Under WSL the driver is the host's, and lies there.
+set(attnext_has_device OFF)
+if(EXISTS "/proc/driver/nvidia/version" OR EXISTS "/usr/lib/wsl/lib/libcuda.so.1")
+  set(attnext_has_device ON)
+endif()
 set(attnext_cuda_cure
     "install with ATTNEXT_CUDA=pip (nvcc from PyPI) or ATTNEXT_CUDA=ON (your own) set to have it")
 if(ATTNEXT_CUDA STREQUAL "OFF")
   set(attnext_cuda_build "left out of this build: ATTNEXT_CUDA=OFF; ${attnext_cuda_cure}")
-elseif(ATTNEXT_CUDA STREQUAL "AUTO" AND NOT EXISTS "/proc/driver/nvidia/version")
+elseif(ATTNEXT_CUDA STREQUAL "AUTO" AND NOT attnext_has_device)
   set(attnext_cuda_build
       "left out of this build: there was no NVIDIA device on the machine; ${attnext_cuda_cure}")
 else()
