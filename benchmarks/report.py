@@ -14,15 +14,15 @@ from peak import peak_of
 RESULTS = Path(__file__).with_name("results")
 
 
-def mean_peaks(document):
-    """The machine's rates by name, the mean of before and after; empty where not measured."""
+def best_peaks(document):
+    """The machine's rates by name, the higher of before and after; empty where not measured."""
     peaks = document["peaks"]
-    return {name: sum(p[name] for p in peaks) / len(peaks) for name in peaks[0]} if peaks else {}
+    return {name: max(p[name] for p in peaks) for name in peaks[0]} if peaks else {}
 
 
 def table_of(document):
     """The header and the lines of the table, as text."""
-    peaks = mean_peaks(document)
+    peaks = best_peaks(document)
     by_case = {}
     for row in document["rows"]:
         by_case.setdefault(row["case"], {})[row["library"]] = row
@@ -73,7 +73,7 @@ def facts_of(document):
     """What the results were measured on, and why rows are missing, as lines."""
     versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
     facts = [f"{document['machine']}, {document['threads']} threads; {versions}"]
-    for name, rate in mean_peaks(document).items():
+    for name, rate in best_peaks(document).items():
         unit = "GB/s" if name == "read" else "GFLOP/s"
         both = " and ".join(f"{peak[name] / 1e9:.1f}" for peak in document["peaks"])
         facts.append(f"peak {name}: {rate / 1e9:.1f} {unit} (before and after: {both})")
@@ -179,7 +179,7 @@ COLOURS = {
 
 def draw_roofline(document, path):
     """Rate over work per byte of every case, below what the machine can do; a panel each dtype."""
-    peaks = mean_peaks(document)
+    peaks = best_peaks(document)
     if not peaks:
         raise NoPeakError("these results have no peak: a roofline needs one")
     import matplotlib
