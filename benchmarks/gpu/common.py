@@ -21,6 +21,8 @@ from typing import Any
 
 import attnext
 
+from .programs import end_session
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 SPENT = "not run: the budget was spent"
@@ -208,19 +210,21 @@ def run_alone(command: list[str], limit: float, keep_output: bool = False) -> Ro
     """A program in a process of its own: how it ended, and what it printed if that was badly."""
     start = time.monotonic()
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=limit, check=False, cwd=ROOT,
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+            start_new_session=True,
         )  # fmt: skip
+        said = "".join(process.communicate(timeout=limit)).strip()
     except subprocess.TimeoutExpired:
+        end_session(process)
         return {"status": "hung", "output": f"no answer in {limit:.0f} s"}
     except OSError as error:
         return {"status": "failed", "output": str(error)}
-    row: Row = {"status": "ok" if done.returncode == 0 else "failed"}
-    said = (done.stdout + done.stderr).strip()
+    row: Row = {"status": "ok" if process.returncode == 0 else "failed"}
     if keep_output:
         row["output"] = said
-    elif done.returncode != 0:
-        row |= {"returncode": done.returncode, "output": said[-1500:]}
+    elif process.returncode != 0:
+        row |= {"returncode": process.returncode, "output": said[-1500:]}
     return {**row, "seconds": round(time.monotonic() - start, 2)}
 
 

@@ -19,7 +19,7 @@ def imported(name: str) -> Any:
     """A package with a device to compute on; skips without."""
     try:
         module = importlib.import_module(name)
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # the latter: of a library that it loads
         raise Skipped(f"there is no {name}: {error}") from None
     return module
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
+import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 EMULATOR = ROOT / "tests" / "emulator"
+
+
+def end_session(process: subprocess.Popen[Any]) -> None:
+    """Kills a process that leads a session, and those it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def capability(backend: str) -> str:
@@ -25,7 +35,11 @@ def capability(backend: str) -> str:
             capture_output=True, text=True, check=True, timeout=60,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
-        return ""
+        import attnext
+
+        reasons = [back.reason for back in attnext.backends() if back.name == "cuda"]
+        told = re.search(r"compute capability (\d+\.\d+)", " ".join(reasons))
+        return told[1] if told else ""
     return done.stdout.split()[0]
 
 

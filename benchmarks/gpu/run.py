@@ -138,14 +138,16 @@ def drive(name: str, budget: float, chosen: argparse.Namespace, environment: dic
     if (chosen.folder / "programs").is_dir():
         command += ["--programs", str(chosen.folder / "programs")]
     with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, cwd=ROOT, env=environment)
+        process = subprocess.Popen(
+            command, stdout=said, stderr=said, cwd=ROOT, env=environment, start_new_session=True
+        )
         while process.poll() is None:
             try:
                 process.wait(REFRESH)
             except subprocess.TimeoutExpired:
                 bundle(chosen)
             if time.time() - start > budget + SPARE:
-                process.kill()
+                programs.end_session(process)
         said.seek(0)
         lines = said.read().strip().splitlines()
     last = lines[-3:] if process.returncode else lines[-1:]

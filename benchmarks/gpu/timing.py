@@ -19,8 +19,11 @@ import numpy as np
 import attnext
 
 from . import common
+from .libraries import imported
 
 TOKENS, WIDTH = 16384, 2048  # batch * seqlen and heads * head_dim of every case
+
+BUSY = 1_000_000  # clock cycles: longer than a call takes to be queued
 
 # Sequence lengths and head_dims of each dtype; what others publish comes first.
 SIZES = {
@@ -100,6 +103,8 @@ def torch_calls(arrays: Any, causal: bool, pass_: str, dtype: str) -> Calls:
         try:
             with sdpa_kernel(which):
                 result = scaled_dot_product_attention(*leaves, is_causal=causal)
+            if pass_ == "backward":
+                torch.autograd.grad(result, leaves, dout, retain_graph=True)
         except RuntimeError as error:
             print(f"{name} does not run this: {error}")
             continue
@@ -117,8 +122,7 @@ def torch_calls(arrays: Any, causal: bool, pass_: str, dtype: str) -> Calls:
 
 def device_arrays(shape: tuple[int, ...], dtype: str) -> list[Any]:
     """q, k, v, dout as tensors of torch."""
-    import torch
-
+    torch = imported("torch")
     torch.manual_seed(0)
     return [torch.randn(shape, device="cuda", dtype=getattr(torch, dtype)) for _ in range(4)]
 
@@ -136,6 +140,7 @@ def device_seconds(call: Callable[[], Any]) -> float:
     import torch
 
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(BUSY)  # so that the call is queued before its turn comes
     start.record()
     call()
     end.record()

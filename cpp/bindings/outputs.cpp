@@ -3,6 +3,7 @@
 
 #include <pybind11/stl.h>
 
+#include <cstring>
 #include <vector>
 
 namespace attnext::bindings {
@@ -36,6 +37,23 @@ py::object hand_over(const ResultTensor& ours, const py::object& like) {
   return library.attr("from_dlpack")(result);
 }
 
+// Uninitialised; of the dtype of `like`, if it has that one, else of float64 or float32.
+py::array numpy_array(const attnext_tensor& tensor, py::handle like, bool has_its_dtype) {
+  const py::dtype dtype = has_its_dtype ? py::reinterpret_borrow<py::array>(like).dtype()
+                          : tensor.dtype == ATTNEXT_FLOAT64 ? py::dtype::of<double>()
+                                                            : py::dtype::of<float>();
+  return {dtype, py::array::ShapeContainer(tensor.shape, tensor.shape + tensor.ndim)};
+}
+
+// NumPy's exchange knows no bfloat16: the bytes are copied.
+py::array bfloat16_on_host(const ResultTensor& result, const attnext_tensor& tensor,
+                           py::handle like) {
+  const ResultTensor host = result.copied_to({kDLCPU, 0});
+  py::array array = numpy_array(tensor, like, true);
+  std::memcpy(array.mutable_data(), host.data(), static_cast<size_t>(array.nbytes()));
+  return array;
+}
+
 }  // namespace
 
 // Memory of q's library, whose allocator and streams know it, or ours where it has no `empty` that
@@ -59,11 +77,7 @@ void Output::allocate_on_host(const Array& like) {
     tensor.data = ours_->data();
     return;
   }
-  const py::dtype dtype = tensor.dtype == like.tensor.dtype
-                              ? py::reinterpret_borrow<py::array>(like_).dtype()
-                          : tensor.dtype == ATTNEXT_FLOAT64 ? py::dtype::of<double>()
-                                                            : py::dtype::of<float>();
-  py::array array(dtype, py::array::ShapeContainer(tensor.shape, tensor.shape + tensor.ndim));
+  py::array array = numpy_array(tensor, like_, tensor.dtype == like.tensor.dtype);
   tensor.data = array.mutable_data();
   theirs_ = std::move(array);
 }
@@ -80,8 +94,9 @@ Output::Output(const Array& like, const attnext_tensor& shape_and_dtype, const A
 py::object Output::finish() const {
   if (tensor.dtype == ATTNEXT_ABSENT) return py::none();
   if (is_on_device_ && is_like_numpy_) {  // of an option that was given in host memory
+    if (ours_ && tensor.dtype == ATTNEXT_BFLOAT16) return bfloat16_on_host(*ours_, tensor, like_);
     const py::object host = libraries().attr("to_host")(ours_ ? py::cast(*ours_) : theirs_);
-    return py::module_::import("numpy").attr("asarray")(host).attr("astype")(like_.attr("dtype"));
+    return libraries().attr("to_numpy")(host).attr("astype")(like_.attr("dtype"));
   }
   return ours_ ? hand_over(*ours_, like_) : theirs_;
 }

@@ -42,6 +42,7 @@ Pool& pool() {
 }
 
 bool has_been_read(const Block& block) {
+  const SetupInCapture setup;
   const cudaError_t code = cudaEventQuery(block.read);
   if (code == cudaErrorNotReady) {
     cudaGetLastError();  // no error, and none that the caller should find

@@ -35,6 +35,7 @@ attnext_status allocate(int32_t device, size_t bytes, void** memory, Text error)
 attnext_status free_memory(int32_t device, void* memory, Text error) {
   return guarded(error, [&] {
     const DeviceGuard guard(device);
+    const SetupInCapture setup;
     require_ok(cudaFree(memory), "cudaFree");
   });
 }

@@ -4,7 +4,6 @@
 
 #include <cstring>
 
-#include "host/capture.h"
 #include "host/failure.h"
 #include "host/packing.h"
 #include "host/parcels.h"
@@ -18,10 +17,16 @@ cudaStream_t stream_of(const DeviceCall& call, const Lane* lane) {
   return lane != nullptr ? lane->stream() : static_cast<cudaStream_t>(call.stream);
 }
 
+std::optional<SetupInCapture> setup_of(const DeviceCall& call) {
+  if (!call.is_host_memory) return std::nullopt;
+  return std::optional<SetupInCapture>(std::in_place);
+}
+
 }  // namespace
 
 Session::Session(const DeviceCall& call)
     : guard_(call.device),
+      setup_(setup_of(call)),
       device_(usable_device(call.device)),
       lane_(call.is_host_memory ? Lane::acquire(device_) : nullptr),
       launch_(stream_of(call, lane_.get()), device_, &host_problem_) {
@@ -113,14 +118,17 @@ double* Session::take_zeros(int64_t count) {
 void Session::fill_zero(const TensorView& t) {
   const int64_t size = kDTypes[t.dtype].size, count = packed_count(t);
   if (count == 0) return;
-  for (int64_t element = 0; element < count; ++element) {
-    int64_t offset = 0, index = element;
-    for (int axis = t.ndim - 1; axis >= 0; --axis) {
+  int num_outer = t.ndim;  // axes before those that lie together
+  int64_t run = 1;
+  while (num_outer > 0 && t.strides[num_outer - 1] == run) run *= t.shape[--num_outer];
+  for (int64_t outer = 0; outer < count / run; ++outer) {
+    int64_t offset = 0, index = outer;
+    for (int axis = num_outer - 1; axis >= 0; --axis) {
       offset += index % t.shape[axis] * t.strides[axis];
       index /= t.shape[axis];
     }
     char* const place = static_cast<char*>(t.data) + offset * size;
-    require_ok(cudaMemsetAsync(place, 0, static_cast<size_t>(size), launch_.stream),
+    require_ok(cudaMemsetAsync(place, 0, static_cast<size_t>(run * size), launch_.stream),
                "cudaMemsetAsync");
   }
 }

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "api/plugin.h"
+#include "host/capture.h"
 #include "host/device.h"
 #include "host/lane.h"
 
@@ -53,6 +55,8 @@ class Session {
   void add_table(TensorView& table);
 
   const DeviceGuard guard_;
+  // With a lane, whose stream is never captured: captures of others do not concern it.
+  const std::optional<SetupInCapture> setup_;
   const Device& device_;
   const std::unique_ptr<Lane, ReleaseLane> lane_;  // null in CUDA memory; outlives launch_
   Problem host_problem_{};

@@ -33,7 +33,8 @@ PTX_FN void prepare_row(const BackwardArguments<A>& a, const Group& g, int64_t r
   if (ptx::lane_index() != 0) return;
   const double lse_log2 = row_lse_log2(row_lse<A>(params, g, row));
   const A rounded = static_cast<A>(lse_log2);
-  const bool is_infinite = lse_log2 - lse_log2 != 0;
+  // Not lse_log2 - lse_log2: fused with the product before, that is the product's rounding.
+  const bool is_infinite = lse_log2 == __builtin_inf() || lse_log2 == -__builtin_inf();
   const int64_t at = row_base(p, g) + row;
   a.space.lse_log2[at] = rounded;
   a.space.lse_rest[at] =

@@ -77,8 +77,11 @@ def empty_beside(like: Any, shape: tuple[int, ...], dtype: str) -> Any:
     if not is_torch_array(like) and not is_cupy_array(like):
         return None
     xp = namespace(like)
-    chosen = like.dtype if dtype in str(like.dtype) else getattr(xp, dtype)
-    return xp.empty(shape, dtype=chosen, device=like.device)
+    is_its_own = str(like.dtype).rpartition(".")[2] == dtype
+    with current_device(like):  # CuPy's own `empty` knows no other
+        return xp.empty(
+            shape, dtype=like.dtype if is_its_own else getattr(xp, dtype), device=like.device
+        )
 
 
 def to_numpy(value: Any) -> Any:

@@ -45,9 +45,11 @@ def test_small_options_in_host_memory(arrays):
     np.testing.assert_allclose(to_numpy(out, np.float32), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_gradients_of_options_in_host_memory(arrays):
+@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-3), ("bfloat16", 1e-2)])
+def test_the_gradients_of_options_in_host_memory(arrays, dtype, rtol):
+    pytest.importorskip("ml_dtypes")
     host, device = arrays
-    options = {"sinks": np.ones(4, np.float32), "scale": np.full(4, 0.2, np.float32)}
+    options = {"sinks": np.ones(4, dtype), "scale": np.full(4, 0.25, dtype)}
     found, expected = (
         attnext.attention_backward(out, *where, out, lse, backend=backend, **options)
         for where, backend in ((device, "cuda-emulated"), (host, "cpu"))
@@ -56,7 +58,9 @@ def test_the_gradients_of_options_in_host_memory(arrays):
     for name in ("dsinks", "dscale"):
         ours = getattr(found, name)
         assert isinstance(ours, np.ndarray)
-        np.testing.assert_allclose(ours, getattr(expected, name), rtol=1e-3, atol=1e-4)
+        assert ours.dtype == dtype
+        ours, expected_one = (x.astype(np.float32) for x in (ours, getattr(expected, name)))
+        np.testing.assert_allclose(ours, expected_one, rtol=rtol, atol=1e-4)
 
 
 def test_numpy_takes_a_copy(arrays):
