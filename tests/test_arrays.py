@@ -1,11 +1,13 @@
 """Does attention read any array, and give back the caller's own kind?"""
 
+import contextlib
+
 import ml_dtypes
 import numpy as np
 import pytest
 
 import attnext
-from attnext import reference
+from attnext import libraries, reference
 
 SHAPE_Q, SHAPE_K = (2, 4, 9, 16), (2, 2, 13, 16)
 
@@ -306,3 +308,12 @@ def test_gradients_at_any_address(score, dtype):
     for grad, wanted in zip(grads, expected, strict=True):
         assert (grad is None) == (wanted is None)
         assert grad is None or np.array_equal(grad, wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_memory_beside_an_array_of_another_dtype(dtype, monkeypatch):
+    """That a CUDA array's library gives for the gradients of options; here on the CPU."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(libraries, "current_device", lambda array: contextlib.nullcontext())
+    made = libraries.empty_beside(torch.zeros(2, dtype=torch.bfloat16), (3, 4), dtype)
+    assert (made.dtype, made.shape) == (getattr(torch, dtype), (3, 4))

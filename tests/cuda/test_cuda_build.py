@@ -243,3 +243,12 @@ def test_ptx_is_made_once_for_all_architectures(tmp_path):
     assert ptx <= {frozenset(["75"]), frozenset(["80"]), frozenset(["75", "80"])}
     assert any("code=sm_90 " in line and "code=compute_90 " in line for line in flags)
     assert not any("code=sm_86" in line for line in flags)
+
+
+def test_ptx_that_leaves_kernels_empty_is_refused(tmp_path):
+    """Devices from sm_80 on would run it, and choose kernels that sm_75 has not."""
+    nvcc()
+    done = configured(tmp_path, "-DATTNEXT_CUDA=ON", "-DATTNEXT_CUDA_ARCHS=75-virtual;90-real")
+    assert done.returncode != 0
+    said = " ".join(done.stderr.split())
+    assert "must not have PTX for less than 80, found 75-virtual" in said
