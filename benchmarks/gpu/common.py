@@ -21,9 +21,8 @@ from typing import Any
 
 import attnext
 
-from .programs import end_session
+from .programs import ROOT, end_session
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 SPENT = "not run: the budget was spent"
 WRITE_EVERY = 0.2  # seconds: thousands of rows are not written thousands of times in full

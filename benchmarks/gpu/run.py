@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 from . import programs
+from .programs import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ARCH = "90-real"  # of the wheel that is prepared
 
 # Drivers in order of value, and their seconds; what one leaves over, the next has. In `first` what

@@ -19,13 +19,12 @@ from collections.abc import Callable
 from typing import Any
 
 from . import common
+from .common import Row
 
 START = (
     120.0  # seconds for imports; those of a framework take many when all processes start at once
 )
 LONGEST = 1500  # characters of what a failed case said
-
-Row = dict[str, Any]
 
 
 class Skipped(Exception):  # noqa: N818  (nothing went wrong)

@@ -45,9 +45,9 @@ py::array numpy_array(const attnext_tensor& tensor, py::handle like, bool has_it
   return {dtype, py::array::ShapeContainer(tensor.shape, tensor.shape + tensor.ndim)};
 }
 
-// NumPy's exchange knows no bfloat16: the bytes are copied.
-py::array bfloat16_on_host(const ResultTensor& result, const attnext_tensor& tensor,
-                           py::handle like) {
+// The bytes of a result of like's dtype: NumPy's own exchange knows no bfloat16.
+py::array copied_to_numpy(const ResultTensor& result, const attnext_tensor& tensor,
+                          py::handle like) {
   const ResultTensor host = result.copied_to({kDLCPU, 0});
   py::array array = numpy_array(tensor, like, true);
   std::memcpy(array.mutable_data(), host.data(), static_cast<size_t>(array.nbytes()));
@@ -94,8 +94,8 @@ Output::Output(const Array& like, const attnext_tensor& shape_and_dtype, const A
 py::object Output::finish() const {
   if (tensor.dtype == ATTNEXT_ABSENT) return py::none();
   if (is_on_device_ && is_like_numpy_) {  // of an option that was given in host memory
-    if (ours_ && tensor.dtype == ATTNEXT_BFLOAT16) return bfloat16_on_host(*ours_, tensor, like_);
-    const py::object host = libraries().attr("to_host")(ours_ ? py::cast(*ours_) : theirs_);
+    if (ours_) return copied_to_numpy(*ours_, tensor, like_);
+    const py::object host = libraries().attr("to_host")(theirs_);
     return libraries().attr("to_numpy")(host).attr("astype")(like_.attr("dtype"));
   }
   return ours_ ? hand_over(*ours_, like_) : theirs_;

@@ -42,7 +42,6 @@ Pool& pool() {
 }
 
 bool has_been_read(const Block& block) {
-  const SetupInCapture setup;
   const cudaError_t code = cudaEventQuery(block.read);
   if (code == cudaErrorNotReady) {
     cudaGetLastError();  // no error, and none that the caller should find
@@ -56,7 +55,6 @@ Block open_block(int device, int64_t bytes) {
   const auto capacity =
       static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(max_of(bytes, kLeastBytes))));
   Block block{device, capacity, nullptr, nullptr};
-  const SetupInCapture setup;
   require_ok(cudaMallocHost(&block.memory, static_cast<size_t>(capacity)), "cudaMallocHost");
   const cudaError_t code = cudaEventCreateWithFlags(&block.read, cudaEventDisableTiming);
   if (code != cudaSuccess) cudaFreeHost(block.memory);
@@ -66,6 +64,7 @@ Block open_block(int device, int64_t bytes) {
 
 // False: there are enough of them, and none is free.
 bool acquire(int device, int64_t bytes, Block& found) {
+  const SetupInCapture setup;  // neither questions to events nor new memory are part of a capture
   const std::lock_guard lock(pool().mutex);
   std::vector<Block>& blocks = pool().blocks;
   for (Block& block : blocks) {
