@@ -104,10 +104,10 @@ Status backward(const BackwardParams& wanted, Launch& launch) {
   if (has_norms && !Steps::find_norms(p, extras.norms, launch).is_ok()) return launch.status();
   Steps::prepare_rows(extras, launch);
   BackwardArguments a{params,
-                      has_chunks(p.q),
-                      has_chunks(p.k),
-                      has_chunks(p.v),
-                      has_chunks(params.dout),
+                      access_of(p.q),
+                      access_of(p.k),
+                      access_of(p.v),
+                      access_of(params.dout),
                       has_pairs(params.dq),
                       has_pairs(params.dk),
                       has_pairs(params.dv),

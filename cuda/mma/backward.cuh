@@ -56,20 +56,19 @@ struct BackwardBlock {
   PTX_FN void load_rows(uint32_t at, int64_t first_row) const {
     const Problem& p = a.params.problem;
     const Group g = group();
-    load_query_rows<Element, Shape::kThreads, kRows, kHeadDim>(p, g, p.q, a.q_has_chunks, at,
-                                                               first_row, thread());
+    load_query_rows<Element, Shape::kThreads, kRows, kHeadDim>(p, g, p.q, a.q_access, at, first_row,
+                                                               thread());
     load_query_rows<Element, Shape::kThreads, kRows, kHeadDim>(
-        p, g, a.params.dout, a.dout_has_chunks, at + Memory::Layout::bytes(kRows), first_row,
-        thread());
+        p, g, a.params.dout, a.dout_access, at + Memory::Layout::bytes(kRows), first_row, thread());
   }
   template <int kRows>
   PTX_FN void load_keys(uint32_t at, int64_t first_key) const {
     const Group g = group();
     const Problem& p = a.params.problem;
-    load_key_rows<Element, Shape::kThreads, kRows, kHeadDim>(p, g, p.k, a.k_has_chunks, at,
-                                                             first_key, thread());
+    load_key_rows<Element, Shape::kThreads, kRows, kHeadDim>(p, g, p.k, a.k_access, at, first_key,
+                                                             thread());
     load_key_rows<Element, Shape::kThreads, kRows, kHeadDim>(
-        p, g, p.v, a.v_has_chunks, at + Memory::Layout::bytes(kRows), first_key, thread());
+        p, g, p.v, a.v_access, at + Memory::Layout::bytes(kRows), first_key, thread());
   }
   // lse and delta of a tile of rows; of rows that do not exist, which nobody looks at, zeros.
   PTX_FN void load_constants(uint32_t at, int64_t first_row) const {

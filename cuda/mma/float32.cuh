@@ -63,6 +63,8 @@ PTX_FN void multiply_rows(const RowOperand<kDepth, kRowFragments, false>&, uint3
                           int first_row, uint32_t b, int lane,
                           Accumulator<kRowFragments, kFragments>& s) {
   using Layout = TileLayout<kDepth, 4>;
+  const uint32_t first_a = a + Layout::chunk(first_row + lane % 16, lane / 16),
+                 first_b = b + Layout::chunk(lane % 8, lane / 8);
 #pragma unroll 1
   for (int k = 0; k < kDepth / 8; k += kUnitSteps) {
     Parts<4> rows[kRowFragments][kUnitSteps];
@@ -70,16 +72,15 @@ PTX_FN void multiply_rows(const RowOperand<kDepth, kRowFragments, false>&, uint3
     for (int m = 0; m < kRowFragments; ++m)
 #pragma unroll
       for (int i = 0; i < kUnitSteps; ++i) {
-        const int row = first_row + 16 * m + lane % 16;
         uint32_t words[4];
-        ptx::ldmatrix_x4(words, a + Layout::chunk(row, 2 * (k + i) + lane / 16));
+        ptx::ldmatrix_x4(words, Layout::skip(first_a, 2 * (k + i)) + Layout::bytes(16 * m));
         rows[m][i] = split_words(words);
       }
 #pragma unroll
     for (int j = 0; j < kFragments; ++j) {
       static_assert(kUnitSteps == 2, "the four matrices of a load");
       uint32_t words[4];
-      ptx::ldmatrix_x4(words, b + Layout::chunk(8 * j + lane % 8, 2 * k + lane / 8));
+      ptx::ldmatrix_x4(words, Layout::skip(first_b, 2 * k) + Layout::bytes(8 * j));
       const Parts<2> columns[kUnitSteps] = {split_words({words[0], words[1]}),
                                             split_words({words[2], words[3]})};
 #pragma unroll

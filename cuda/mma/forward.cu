@@ -100,9 +100,9 @@ Status forward(const ForwardParams& params, Launch& launch) {
   const int64_t rows = p.seqlen_q * p.group_size;
   if (p.batch == 0 || p.num_heads_kv == 0 || rows == 0) return launch.status();
   ForwardArguments a{params,
-                     has_chunks(p.q),
-                     has_chunks(p.k),
-                     has_chunks(p.v),
+                     access_of(p.q),
+                     access_of(p.k),
+                     access_of(p.v),
                      has_pairs(params.out),
                      0,
                      longest_split(*launch.host_problem),

@@ -12,7 +12,8 @@ namespace attnext::cuda::mma {
 
 struct ForwardArguments {
   ForwardParams params;
-  bool q_has_chunks, k_has_chunks, v_has_chunks, out_has_pairs;
+  RowAccess q_access, k_access, v_access;
+  bool out_has_pairs;
   int64_t items;   // blocks for each (sequence, key head)
   int64_t splits;  // of the longest sequence; 0: none is split
   // What splits leave behind, [batch, num_heads_kv, splits, partial_rows]: a maximum to base 2 and
@@ -81,6 +82,12 @@ struct ForwardBlock {
   using Sums = Accumulator<kRowFragments, kHeadDim / 8>;
   using Queries = RowOperand<kHeadDim, kRowFragments, Shape::kKeepsRows>;
 
+  using Stream = RowStream<Element, Shape::kThreads, kTileK, kHeadDim>;
+  struct Streams {
+    Stream k, v;
+    int32_t end;  // tiles from here on come row by row
+  };
+
   const ForwardArguments& a;
   int32_t sequence, head_kv;
   int32_t row_tile;  // which tile of the group's rows
@@ -106,7 +113,7 @@ struct ForwardBlock {
   PTX_FN void load_queries() const {
     const Problem& p = a.params.problem;
     load_query_rows<Element, Shape::kThreads, Shape::kTileQ, kHeadDim>(
-        p, group(), p.q, a.q_has_chunks, ptx::dyn_smem() + Memory::kQ, first_row(), thread());
+        p, group(), p.q, a.q_access, ptx::dyn_smem() + Memory::kQ, first_row(), thread());
     ptx::cp_async_commit();
   }
 
@@ -134,15 +141,36 @@ struct ForwardBlock {
     return ptx::dyn_smem() + Memory::kStages +
            stage_offset<Shape::kStages>(key_tile, 2 * Memory::kTileBytes);
   }
-  PTX_FN void load_tile(int32_t key_tile) const {
+  // Keys and values on their way: by streams where all rows of a tile exist, from `first` on.
+  PTX_FN Streams start_streams(int32_t first) const {
     const Problem& p = a.params.problem;
     const Group g = group();
-    const int64_t begin = int64_t{key_tile} * kTileK;
-    const uint32_t stage = stage_of(key_tile);
-    load_key_rows<Element, Shape::kThreads, kTileK, kHeadDim>(p, g, p.k, a.k_has_chunks, stage,
-                                                              begin, thread());
-    load_key_rows<Element, Shape::kThreads, kTileK, kHeadDim>(
-        p, g, p.v, a.v_has_chunks, stage + Memory::kTileBytes, begin, thread());
+    Streams streams = {};
+    if (!a.k_access.has_streams || !a.v_access.has_streams || p.page_size > 0) return streams;
+    const int64_t begin = int64_t{first} * kTileK;
+    streams.end = static_cast<int32_t>(g.mask.seqlen_k / kTileK);
+    streams.k.start(p.k, a.k_access, key_offset(p, g, p.k, begin), thread());
+    streams.v.start(p.v, a.v_access, key_offset(p, g, p.v, begin), thread());
+    for (int i = 0; i < Shape::kStages; ++i) {
+      Stream::clear(a.k_access, stage_of(i), thread());
+      Stream::clear(a.v_access, stage_of(i) + Memory::kTileBytes, thread());
+    }
+    return streams;
+  }
+  PTX_FN void load_tile(int32_t key_tile, Streams& streams) const {
+    const Problem& p = a.params.problem;
+    const uint32_t k = stage_of(key_tile), v = k + Memory::kTileBytes;
+    if (key_tile < streams.end) {
+      streams.k.load(a.k_access, k, thread());
+      streams.v.load(a.v_access, v, thread());
+    } else {
+      const Group g = group();
+      const int64_t begin = int64_t{key_tile} * kTileK;
+      load_key_rows<Element, Shape::kThreads, kTileK, kHeadDim>(p, g, p.k, a.k_access, k, begin,
+                                                                thread());
+      load_key_rows<Element, Shape::kThreads, kTileK, kHeadDim>(p, g, p.v, a.v_access, v, begin,
+                                                                thread());
+    }
     ptx::cp_async_commit();
   }
 
@@ -163,6 +191,19 @@ struct ForwardBlock {
     const TileKind kind =
         rows.begin < rows.end ? classify_tile(g.mask, queries_of(g, rows), keys) : TileKind::kSkip;
     return {first, {keys.begin, min_of(keys.end, g.mask.seqlen_k)}, kind, lane()};
+  }
+
+  // The tiles of which the warp's rows see all of the warp's keys: most.
+  PTX_FN TileSpan full_tiles() const {
+    const Group g = group();
+    const int64_t first = first_row() + warp_row();
+    const Span rows = {first, min_of(first + Shape::kWarpRows, g.num_rows)};
+    if (rows.begin >= rows.end) return {0, 0};
+    const Span queries = queries_of(g, rows);
+    const int64_t begin = visible_keys(g.mask, queries.end - 1).begin,
+                  end = visible_keys(g.mask, queries.begin).end - warp_key() - Shape::kWarpKeys;
+    return {static_cast<int32_t>(divide_up(max_of(begin - warp_key(), 0), kTileK)),
+            end < 0 ? 0 : static_cast<int32_t>(end / kTileK + 1)};
   }
 
   // s: raw products in, weights out.
@@ -201,23 +242,25 @@ struct ForwardBlock {
     const auto first = static_cast<int32_t>(keys.begin / kTileK),
                last = static_cast<int32_t>((keys.end - 1) / kTileK);
     load_queries();
-    if constexpr (kIsAhead) load_tile(first);
+    Streams streams = start_streams(first);
+    if constexpr (kIsAhead) load_tile(first, streams);
     store_scales();
     ptx::cp_async_wait<kIsAhead>();
     ptx::block_sync();  // q is there
+    const TileSpan full = full_tiles();
     Queries q;
     q.keep(ptx::dyn_smem() + Memory::kQ, warp_row(), lane());
     walk_tiles<Shape::kStages>(
-        first, last, [&](int32_t tile) { load_tile(tile); },
-        [&](int32_t tile) { multiply_tile(q, tile, tile == first, state, o); });
+        first, last, [&](int32_t tile) { load_tile(tile, streams); },
+        [&](int32_t tile) { multiply_tile(q, tile, tile == first, full, state, o); });
   }
 
-  PTX_FN void multiply_tile(const Queries& q, int32_t key_tile, bool is_first,
+  PTX_FN void multiply_tile(const Queries& q, int32_t key_tile, bool is_first, TileSpan full,
                             RowState<kRowFragments>& state, Sums& o) const {
     const int64_t begin = int64_t{key_tile} * kTileK;
     const uint32_t skipped = static_cast<uint32_t>(Memory::Layout::bytes(warp_key()));
     if (has_cosine()) invert_all_norms(stage_of(key_tile), is_first);
-    const TileKind kind = tile_at(group(), begin).kind;
+    const TileKind kind = full.has(key_tile) ? TileKind::kFull : tile_at(group(), begin).kind;
     if (kind == TileKind::kSkip) return;
     Scores s;
     clear(s);

@@ -34,13 +34,13 @@ PTX_FN void store_row(const ForwardArguments& a, const Group& g, int64_t row, in
 // The state of a split: combined later, in the order of the keys.
 template <class Shape>
 PTX_FN void store_partial(const ForwardArguments& a, const Group& g, int64_t split, int64_t row,
-                          int lane, float row_max, float row_sum,
+                          int lane, float base, float row_sum,
                           const float (&o)[Shape::kHeadDim / 8][4], int half) {
   if (row >= g.num_rows) return;
   const Problem& p = a.params.problem;
   const int64_t at =
       ((g.sequence * p.num_heads_kv + g.head_kv) * a.splits + split) * a.partial_rows + row;
-  if (lane % 4 == 0) ptx::st_global(a.states + at, make_float2(row_max, row_sum));
+  if (lane % 4 == 0) ptx::st_global(a.states + at, make_float2(base, row_sum));
   const int columns = static_cast<int>(p.head_dim_v);
 #pragma unroll
   for (int j = 0; j < Shape::kHeadDim / 8; ++j) {
@@ -57,14 +57,14 @@ template <class Shape>
 PTX_FN void join_state(uint32_t at, uint32_t step, RowState<1>& state,
                        Accumulator<1, Shape::kHeadDim / 8>& o) {
   const float4 other = ptx::ld_shared<float4>(at);
-  const float maxima[2] = {other.x, other.y}, sums[2] = {other.z, other.w};
+  const float bases[2] = {other.x, other.y}, sums[2] = {other.z, other.w};
   float mine[2], its[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const float before = state.row_max[0][half], both = fmaxf(before, maxima[half]);
+    const float before = state.base[0][half], both = fmaxf(before, bases[half]);
     mine[half] = state_weight<ThreadMath<float>>(before, both);
-    its[half] = state_weight<ThreadMath<float>>(maxima[half], both);
-    state.row_max[0][half] = both;
+    its[half] = state_weight<ThreadMath<float>>(bases[half], both);
+    state.base[0][half] = both;
     state.row_sum[0][half] = state.row_sum[0][half] * mine[half] + sums[half] * its[half];
   }
 #pragma unroll
@@ -90,7 +90,7 @@ PTX_FN bool join_warps(RowState<1>& state, Accumulator<1, Shape::kHeadDim / 8>& 
   ptx::block_sync();  // nobody reads keys any more
   if (warp > 0) {
     at += (warp - 1) * kWarpBytes;
-    ptx::st_shared(at, make_float4(state.row_max[0][0], state.row_max[0][1], state.row_sum[0][0],
+    ptx::st_shared(at, make_float4(state.base[0][0], state.base[0][1], state.row_sum[0][0],
                                    state.row_sum[0][1]));
 #pragma unroll
     for (int j = 0; j < kFragments; ++j)
@@ -129,13 +129,14 @@ PTX_FN void run_forward_block(const ForwardArguments& a) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int64_t row = tile.first_row + 16 * m + fragment_row(tile.lane, half);
-      const float row_max = state.row_max[m][half], sum = row_total(state.row_sum[m][half]);
+      const float sum = row_total(state.row_sum[m][half]),
+                  base = base_of_sum(state.base[m][half], sum);
       if (splits_of(g.mask, g.num_rows) > 1) {
-        store_partial<Shape>(a, g, place.index, row, tile.lane, row_max, sum, o[m], half);
+        store_partial<Shape>(a, g, place.index, row, tile.lane, base, sum, o[m], half);
         continue;
       }
       const Position at = position_of(g, max_of(row_of(g, tile, m, half), 0));
-      store_row<Shape>(a, g, row, tile.lane, finish(p, g, at, row_max, sum, tile.lane), o[m], half);
+      store_row<Shape>(a, g, row, tile.lane, finish(p, g, at, base, sum, tile.lane), o[m], half);
     }
 }
 

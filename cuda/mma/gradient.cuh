@@ -3,13 +3,14 @@
 #pragma once
 
 #include "common/gradient.cuh"
+#include "mma/load.cuh"
 #include "mma/store.cuh"
 
 namespace attnext::cuda::mma {
 
 struct BackwardArguments {
   BackwardParams params;
-  bool q_has_chunks, k_has_chunks, v_has_chunks, dout_has_chunks;
+  RowAccess q_access, k_access, v_access, dout_access;
   bool dq_has_pairs, dk_has_pairs, dv_has_pairs;
   int64_t items;                  // blocks for each (sequence, key head)
   const float *lse_log2, *delta;  // by workspace_row

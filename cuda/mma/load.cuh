@@ -1,5 +1,6 @@
 // How rows of q, k, v, dout reach a tile of shared memory: asynchronously in 16-byte chunks where
-// memory allows, element by element elsewhere; zeros beyond the rows and their elements.
+// memory allows, element by element elsewhere; zeros beyond the rows and their elements. Tiles that
+// follow each other in memory come by a RowStream; the rest, row by row.
 #pragma once
 
 #include <cstring>
@@ -18,6 +19,21 @@ inline bool has_chunks(const TensorView& t) {
       t.strides[0] % elements == 0 && t.strides[1] % elements == 0 && t.strides[2] % elements == 0;
   return reinterpret_cast<uintptr_t>(t.data) % kChunkBytes == 0 && has_aligned_strides &&
          (t.strides[3] == 1 || t.shape[3] == 1);
+}
+
+// How the rows of a tensor can be copied.
+struct RowAccess {
+  bool has_chunks;   // asynchronously
+  bool has_streams;  // by a RowStream too: whole chunks, at distances of 32 bits within any tile
+  int32_t chunks;    // of a row
+  int32_t step;      // from row to row, in bytes
+};
+inline RowAccess access_of(const TensorView& t) {
+  constexpr int64_t kFarthest = 1 << 22;
+  const int64_t bytes = size_of(dtype_of(t)), row = t.shape[3] * bytes, step = t.strides[2] * bytes;
+  const bool is_near = step >= -kFarthest && step <= kFarthest;
+  return {has_chunks(t), has_chunks(t) && is_near && row % kChunkBytes == 0,
+          static_cast<int32_t>(row / kChunkBytes), is_near ? static_cast<int32_t>(step) : 0};
 }
 
 // Rows of elements in global memory.
@@ -48,14 +64,6 @@ PTX_FN uint4 gather_chunk(const Stored* row, int64_t stride, int first, int coun
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-// Copies of a thread that are issued together.
-constexpr int kLoadUnroll = 1;
-
-// Rows at equal distances: where the first begins, and how far it is to the next.
-struct EvenRows {
-  int64_t first, step;
-};
-
 // Tile rows 0 .. kRows - 1 <- source rows, of which the first `num_rows` exist; `offset(i)` is
 // where row i begins. The caller commits and waits, and meets the block before anyone reads.
 template <int kThreads, int kRows, int kColumns, class Element, class F>
@@ -79,56 +87,81 @@ PTX_FN void load_any_rows(uint32_t tile, const RowSource<Element>& source, int n
   }
 }
 
-// The same where it is quick: a thread keeps its column where it can, and steps from row to row.
-// Not unrolled further: next to the sums there are no registers for more addresses.
-template <int kThreads, int kRows, int kColumns, class Element>
-PTX_FN void load_even_rows(uint32_t tile, const RowSource<Element>& source, int num_rows,
-                           int thread, EvenRows rows) {
+// Rows at equal distances on their way into tiles, tile after tile. All that depends on neither the
+// tile nor its row is found once, as what a block does for a tile besides products is what it can
+// lose: row by row, the copies of a tile took as many instructions as half of its products.
+template <class Element, int kThreads, int kRows, int kColumns>
+struct RowStream {
   using Stored = typename Element::Stored;
   using Layout = TileLayout<kColumns, sizeof(Stored)>;
-  // Threads beyond a multiple of the chunks of a row would change column: they look on.
-  constexpr int kStep = kThreads / Layout::kChunks;
-  const int chunk = thread % Layout::kChunks, first = chunk * Layout::kChunkElements;
-  const int left = static_cast<int>(clamp_to(source.columns - first, 0, Layout::kChunkElements));
-  if (thread >= kStep * Layout::kChunks) return;
-  const Stored* from = source.data + rows.first + thread / Layout::kChunks * rows.step + first;
-#pragma unroll kLoadUnroll
-  for (int row = thread / Layout::kChunks; row < kRows; row += kStep) {
-    const int count = row < num_rows ? left : 0;
-    ptx::cp_async<kChunkBytes>(tile + Layout::chunk(row, chunk), count > 0 ? from : source.data,
-                               static_cast<uint32_t>(count * sizeof(Stored)));
-    from += kStep * rows.step;
+  // Neighbouring threads read 128 bytes of a row, or 64 where it is no multiple of that.
+  static constexpr int kLanes = Layout::kChunks % 8 == 0 ? 8 : 4, kRowsAtOnce = kThreads / kLanes;
+  static_assert(Layout::kChunks % kLanes == 0 && kRowsAtOnce % 8 == 0, "permuted alike");
+
+  const char* from;  // the thread's first chunk in the next tile
+
+  PTX_FN static int lane(int thread) { return static_cast<unsigned>(thread) % kLanes; }
+  PTX_FN static int row(int thread) { return static_cast<unsigned>(thread) / kLanes; }
+
+  // From the row on whose first element is number `first` of `t`.
+  PTX_FN void start(const TensorView& t, RowAccess access, int64_t first, int thread) {
+    from = static_cast<const char*>(t.data) + first * static_cast<int64_t>(sizeof(Stored)) +
+           int64_t{row(thread)} * access.step + lane(thread) * kChunkBytes;
   }
-}
+
+  // The next tile, all of whose rows exist. Chunks beyond the rows' elements are left as they are.
+  PTX_FN void load(RowAccess access, uint32_t tile, int thread) {
+    const uint32_t to = tile + Layout::chunk(row(thread), lane(thread));
+    const int chunks = access.chunks - lane(thread);
+#pragma unroll
+    for (int i = 0; i < kRows; i += kRowsAtOnce) {
+      const char* at = from + int64_t{i} * access.step;
+#pragma unroll
+      for (int j = 0; j < Layout::kChunks; j += kLanes)
+        if (j < chunks && (i + kRowsAtOnce <= kRows || row(thread) < kRows - i))
+          ptx::cp_async<kChunkBytes>(to + Layout::bytes(i) + j * kChunkBytes, at + j * kChunkBytes,
+                                     kChunkBytes);
+    }
+    from += int64_t{kRows} * access.step;
+  }
+
+  // Zeros for what load() leaves as it is.
+  PTX_FN static void clear(RowAccess access, uint32_t tile, int thread) {
+    if (access.chunks >= Layout::kChunks) return;
+    for (int i = thread; i < kRows * Layout::kChunks; i += kThreads)
+      if (i % Layout::kChunks >= access.chunks)
+        ptx::st_shared(tile + Layout::chunk(i / Layout::kChunks, i % Layout::kChunks),
+                       make_uint4(0, 0, 0, 0));
+  }
+};
 
 // Query rows first_row.. of a group.
 template <class Element, int kThreads, int kRows, int kColumns>
-PTX_FN void load_query_rows(const Problem& p, const Group& g, const TensorView& t, bool has_chunks,
+PTX_FN void load_query_rows(const Problem& p, const Group& g, const TensorView& t, RowAccess access,
                             uint32_t tile, int64_t first_row, int thread) {
   const int count = static_cast<int>(clamp_to(g.num_rows - first_row, 0, kRows));
-  const auto source = row_source<Element>(t, has_chunks);
-  if (has_chunks && g.num_heads == 1)
-    load_even_rows<kThreads, kRows, kColumns>(
-        tile, source, count, thread,
-        {row_offset(p, g, t, {first_row, g.first_head}), t.strides[2]});
-  else
-    load_any_rows<kThreads, kRows, kColumns>(tile, source, count, thread, [&](int i) {
-      return row_offset(p, g, t, position_of(g, first_row + i));
-    });
+  if (access.has_streams && g.num_heads == 1 && count == kRows) {
+    using Stream = RowStream<Element, kThreads, kRows, kColumns>;
+    Stream stream;
+    stream.start(t, access, row_offset(p, g, t, {first_row, g.first_head}), thread);
+    stream.load(access, tile, thread);
+    Stream::clear(access, tile, thread);
+    return;
+  }
+  const auto source = row_source<Element>(t, access.has_chunks);
+  load_any_rows<kThreads, kRows, kColumns>(tile, source, count, thread, [&](int i) {
+    return row_offset(p, g, t, position_of(g, first_row + i));
+  });
 }
 
 // Keys or values begin.. of a group.
 template <class Element, int kThreads, int kRows, int kColumns>
-PTX_FN void load_key_rows(const Problem& p, const Group& g, const TensorView& t, bool has_chunks,
+PTX_FN void load_key_rows(const Problem& p, const Group& g, const TensorView& t, RowAccess access,
                           uint32_t tile, int64_t begin, int thread) {
   const int count = static_cast<int>(clamp_to(g.mask.seqlen_k - begin, 0, kRows));
-  const auto source = row_source<Element>(t, has_chunks);
-  if (has_chunks && p.page_size == 0)
-    load_even_rows<kThreads, kRows, kColumns>(tile, source, count, thread,
-                                              {key_offset(p, g, t, begin), t.strides[2]});
-  else
-    load_any_rows<kThreads, kRows, kColumns>(tile, source, count, thread,
-                                             [&](int i) { return key_offset(p, g, t, begin + i); });
+  const auto source = row_source<Element>(t, access.has_chunks);
+  load_any_rows<kThreads, kRows, kColumns>(tile, source, count, thread,
+                                           [&](int i) { return key_offset(p, g, t, begin + i); });
 }
 
 // 1 / |x| of the rows of a tile to `out` (float, one a row), 0 for a row of zeros: its scores and

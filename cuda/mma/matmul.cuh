@@ -29,10 +29,12 @@ struct RowOperand {
 
   PTX_FN static void load(uint32_t tile, int first_row, int lane, int k,
                           uint32_t (&rows)[kRowFragments][4]) {
+    using Layout = TileLayout<kDepth, 2>;
+    const uint32_t first =
+        Layout::skip(tile + Layout::chunk(first_row + lane % 16, lane / 16), 2 * k);
 #pragma unroll
     for (int m = 0; m < kRowFragments; ++m)
-      ptx::ldmatrix_x4(rows[m], tile + TileLayout<kDepth, 2>::chunk(first_row + 16 * m + lane % 16,
-                                                                    2 * k + lane / 16));
+      ptx::ldmatrix_x4(rows[m], first + Layout::bytes(16 * m));
   }
   // Once the tile is there.
   PTX_FN void keep(uint32_t tile, int first_row, int lane) {
@@ -60,6 +62,7 @@ PTX_FN void multiply_rows(const RowOperand<kDepth, kRowFragments, kIsKept>& rows
                           int first_row, uint32_t b, int lane,
                           Accumulator<kRowFragments, kFragments>& s) {
   using Layout = TileLayout<kDepth, 2>;
+  const uint32_t first = b + Layout::chunk(lane % 8 + lane / 16 * 8, lane / 8 % 2);
 #pragma unroll
   for (int k = 0; k < kDepth / 16; ++k) {
     uint32_t rows[kRowFragments][4];
@@ -67,8 +70,7 @@ PTX_FN void multiply_rows(const RowOperand<kDepth, kRowFragments, kIsKept>& rows
 #pragma unroll
     for (int j = 0; j < kFragments / 2; ++j) {
       uint32_t columns[4];
-      ptx::ldmatrix_x4(columns,
-                       b + Layout::chunk(16 * j + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
+      ptx::ldmatrix_x4(columns, Layout::skip(first, 2 * k) + Layout::bytes(16 * j));
 #pragma unroll
       for (int m = 0; m < kRowFragments; ++m) {
         Element::multiply(s[m][2 * j], rows[m], columns[0], columns[1]);
@@ -84,6 +86,7 @@ template <class Element, int kRowFragments, int kFragments, int kColumnFragments
 PTX_FN void multiply_weights(const Accumulator<kRowFragments, kFragments>& p, uint32_t b, int lane,
                              Accumulator<kRowFragments, kColumnFragments>& o) {
   using Layout = TileLayout<8 * kColumnFragments, 2>;
+  const uint32_t first = b + Layout::chunk(lane % 16, lane / 16);
 #pragma unroll
   for (int k = 0; k < kFragments / 2; ++k) {
     uint32_t weights[kRowFragments][4];
@@ -96,7 +99,7 @@ PTX_FN void multiply_weights(const Accumulator<kRowFragments, kFragments>& p, ui
 #pragma unroll
     for (int j = 0; j < kColumnFragments / 2; ++j) {
       uint32_t columns[4];
-      ptx::ldmatrix_x4_trans(columns, b + Layout::chunk(16 * k + lane % 16, 2 * j + lane / 16));
+      ptx::ldmatrix_x4_trans(columns, Layout::skip(first, 2 * j) + Layout::bytes(16 * k));
 #pragma unroll
       for (int m = 0; m < kRowFragments; ++m) {
         Element::multiply(o[m][2 * j], weights[m], columns[0], columns[1]);

@@ -6,10 +6,16 @@
 
 namespace attnext::cuda::mma {
 
+// Tiles [begin, end).
+struct TileSpan {
+  int32_t begin, end;
+  PTX_FN bool has(int32_t tile) const { return tile >= begin && tile < end; }
+};
+
 // Where tile `tile` lies among stages of `bytes`.
 template <int kStages>
 PTX_FN uint32_t stage_offset(int32_t tile, uint32_t bytes) {
-  return static_cast<uint32_t>(tile % kStages) * bytes;
+  return static_cast<uint32_t>(tile) % kStages * bytes;
 }
 
 // `use(tile)` for the tiles first .. last in order. `load(tile)` starts a tile's copies into its

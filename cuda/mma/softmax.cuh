@@ -1,5 +1,7 @@
-// The online softmax on fragments: scores in, weights out, running maxima and sums kept right.
+// The online softmax on fragments: scores in, weights out, bases and sums kept right.
 #pragma once
+
+#include <cfloat>
 
 #include "attention/softmax.h"
 #include "mma/scores.cuh"
@@ -7,11 +9,13 @@
 
 namespace attnext::cuda::mma {
 
-// A warp's rows so far, a lane's as [fragment][half]. Maxima are to base 2; sums are of a lane's
-// own columns.
+// A warp's rows so far, a lane's as [fragment][half]. Weights are 2^(score - base), scores to base
+// 2; sums are of a lane's own columns. A row that has seen no score has the lowest base there is:
+// weights of masked scores, 2^(-infinity - base), are 0 as for every other.
+constexpr float kLowestBase = -FLT_MAX;
 template <int kRowFragments>
 struct RowState {
-  float row_max[kRowFragments][2], row_sum[kRowFragments][2];
+  float base[kRowFragments][2], row_sum[kRowFragments][2];
 };
 
 template <int kRowFragments>
@@ -20,7 +24,7 @@ PTX_FN void reset(RowState<kRowFragments>& state) {
   for (int m = 0; m < kRowFragments; ++m)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      state.row_max[m][half] = negative_infinity();
+      state.base[m][half] = kLowestBase;
       state.row_sum[m][half] = 0;
     }
 }
@@ -35,36 +39,70 @@ PTX_FN float row_total(float x) {
   return x + ptx::shuffle_xor(x, 2);
 }
 
-// s <- p = 2^(factor s - row_max), the maximum raised before, o and the sums rescaled to it.
-// `factor`, more than 0, makes scores ones to base 2.
-template <int kRowFragments, int kFragments, int kColumnFragments>
-PTX_FN void soften(const float (&factor)[kRowFragments][2],
-                   Accumulator<kRowFragments, kFragments>& s, RowState<kRowFragments>& state,
-                   Accumulator<kRowFragments, kColumnFragments>& o) {
+// What a row's maximum may be taken for: as a state of finish() and of those that join others. A
+// base that is not the lowest has led to a weight of 1.
+PTX_FN float base_of_sum(float base, float row_sum) {
+  return row_sum == 0 ? negative_infinity() : base;
+}
+
+// How far scores to base 2 may outgrow the base of a row before it is raised: weights of up to 2^8
+// fit float16, and most tiles leave what has been summed alone (as in FlashAttention-4).
+constexpr float kHeadroom = 8;
+
+// The bases of rows are raised to the maxima of a tile's scores where those outgrow them; o and the
+// sums follow.
+template <int kRowFragments, int kColumnFragments>
+PTX_FN void raise_bases(const float (&maxima)[kRowFragments][2], RowState<kRowFragments>& state,
+                        Accumulator<kRowFragments, kColumnFragments>& o) {
+  bool is_outgrown = false;
+#pragma unroll
+  for (int m = 0; m < kRowFragments; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+      is_outgrown |= maxima[m][half] > state.base[m][half] + kHeadroom;
+  if (!ptx::warp_any(is_outgrown)) return;
 #pragma unroll
   for (int m = 0; m < kRowFragments; ++m)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float scale = factor[m][half], before = state.row_max[m][half];
-      float largest = negative_infinity();
-      for_scores(s, m, half, [&](float& x, int) { largest = fmaxf(largest, x); });
-      const float row_max = fmaxf(before, row_maximum(largest) * scale);
-      // While every score is masked the weights are 2^(-infinity - 0) = 0, not
-      // 2^(-infinity + infinity).
-      const float base = ThreadMath<float>::finite_or_zero(row_max);
+      // A row does not depend on its neighbours: what they raise leaves it at 2^0.
+      const float before = state.base[m][half];
+      const float base = maxima[m][half] > before + kHeadroom ? maxima[m][half] : before;
       const float rescale = ptx::ex2(before - base);
-      float sum = state.row_sum[m][half] * rescale;
-      for_scores(s, m, half, [&](float& x, int) {
-        x = ptx::ex2(fmaf(x, scale, -base));
-        sum += x;
-      });
-      state.row_max[m][half] = row_max;
-      state.row_sum[m][half] = sum;
+      state.base[m][half] = base;
+      state.row_sum[m][half] *= rescale;
 #pragma unroll
       for (int j = 0; j < kColumnFragments; ++j) {
         o[m][j][2 * half] *= rescale;
         o[m][j][2 * half + 1] *= rescale;
       }
+    }
+}
+
+// s <- p = 2^(factor s - base). `factor`, more than 0, makes scores ones to base 2.
+template <int kRowFragments, int kFragments, int kColumnFragments>
+PTX_FN void soften(const float (&factor)[kRowFragments][2],
+                   Accumulator<kRowFragments, kFragments>& s, RowState<kRowFragments>& state,
+                   Accumulator<kRowFragments, kColumnFragments>& o) {
+  float maxima[kRowFragments][2];
+#pragma unroll
+  for (int m = 0; m < kRowFragments; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float largest = negative_infinity();
+      for_scores(s, m, half, [&](float& x, int) { largest = fmaxf(largest, x); });
+      maxima[m][half] = row_maximum(largest) * factor[m][half];
+    }
+  raise_bases(maxima, state, o);
+#pragma unroll
+  for (int m = 0; m < kRowFragments; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float scale = factor[m][half], base = state.base[m][half];
+      for_scores(s, m, half, [&](float& x, int) {
+        x = ptx::ex2(fmaf(x, scale, -base));
+        state.row_sum[m][half] += x;
+      });
     }
 }
 

@@ -47,7 +47,7 @@ PTX_FN bool warp_all(bool value PTX_AND_SITE);
 // ---- ptx/memory.h: loads, stores, atomics ----
 // T has 2, 4, 8 or 16 bytes (uint16_t, float, float2, double, uint4, float4, double2, ...) and the
 // address is a multiple of its size.
-PTX_FN uint32_t dyn_smem();  // the block's dynamic shared memory; only 16-byte aligned
+PTX_FN uint32_t dyn_smem();  // the block's dynamic shared memory; a multiple of 128
 template <class T>
 PTX_FN T ld_shared(uint32_t address PTX_AND_SITE);
 template <class T>

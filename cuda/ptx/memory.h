@@ -4,7 +4,7 @@
 #include "ptx/declarations.h"
 
 // The one name of the block's dynamic shared memory, whatever the kernel.
-extern __shared__ uint4 attnext_dynamic_shared[];
+extern __shared__ __align__(128) uint4 attnext_dynamic_shared[];
 
 namespace attnext {
 

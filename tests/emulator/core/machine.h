@@ -20,8 +20,8 @@ constexpr int kWarpSize = 32, kMaxThreads = 1024, kMaxWarps = kMaxThreads / kWar
 constexpr int kMaxEngines = 112;  // agents beside the threads: 64 mbarriers, 32 warps, bulk stores
 constexpr int kNamedBarriers = 16;
 constexpr uint32_t kAllLanes = 0xFFFFFFFFu;
-// Shared memory starts here: a multiple of 16 and of nothing more, which is all that is promised.
-constexpr uint32_t kSharedBase = 1024 + 16;
+// Shared memory starts here: a multiple of 128 and of nothing more, which is all that is promised.
+constexpr uint32_t kSharedBase = 1024 + 128;
 constexpr uint32_t kMaxShared = 227 * 1024;
 
 struct Block;
