@@ -21,13 +21,18 @@ namespace {
 using Extras = simt::BackwardArguments<float>;
 using Steps = simt::Steps<float>;
 
-// Row sums are found by the instances with options.
-Features features_of(const BackwardParams& params) {
+// Masks by rule alone, and one scale in a group that is positive: the plain kernels. Row sums are
+// found by those with options.
+Features features_of(const BackwardParams& params, const Problem& host) {
   const Problem& p = params.problem;
   const bool has_options = p.score == Score::kCosine || p.softcap > 0 ||
                            p.dropout.probability > 0 || is_present(p.mask) || is_present(p.bias) ||
                            p.alibi_slopes != nullptr || simt::has_row_sums(params);
-  return has_options ? Features::kOptions : Features::kPlain;
+  if (has_options) return Features::kOptions;
+  for (int64_t i = 0; i < p.num_heads_q; ++i)
+    if (!(host.scale[i] > 0) || host.scale[i] != host.scale[i - i % p.group_size])
+      return Features::kOptions;
+  return Features::kPlain;
 }
 
 template <class Element, int kWidth, Budget kBudget, Features kFeatures>
@@ -95,8 +100,8 @@ const char* why_not_backward(const BackwardParams& params, bool allows_tf32, con
 Status backward(const BackwardParams& wanted, Launch& launch) {
   BackwardParams params = wanted;
   const Problem& p = params.problem;
-  const Instance* const chosen =
-      find_instance(kBackwardInstances, p, features_of(params), launch.device);
+  const Instance* const chosen = find_instance(
+      kBackwardInstances, p, features_of(params, *launch.host_problem), launch.device);
   simt::take_unread(params, chosen->width <= widest_both(chosen->element_bytes), launch);
   Extras extras = take_extras(params, launch);
   if (!launch.status().is_ok()) return launch.status();

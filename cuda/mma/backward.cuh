@@ -3,124 +3,78 @@
 // arXiv:2307.08691; no sum is shared between blocks).
 #pragma once
 
+#include "mma/backward_load.cuh"
 #include "mma/float32.cuh"
-#include "mma/gradient.cuh"
-#include "mma/load.cuh"
-#include "mma/pipeline.cuh"
-#include "mma/tile_shape.h"
 
 namespace attnext::cuda::mma {
 
-// In shared memory: q and dout, or k and v, of what the block owns; stages of the others; their lse
-// and delta, if they are queries, in stages too; inverse norms.
-template <class Shape>
-struct BackwardMemory {
-  using Layout = TileLayout<Shape::kHeadDim, Shape::kElementBytes>;
-  static constexpr uint32_t kOwnedBytes = Layout::bytes(Shape::kOwned),
-                            kWalkedBytes = Layout::bytes(Shape::kWalked),
-                            kConstantBytes = 4 * Shape::kWalked;
-  static constexpr uint32_t kOwn = 0, kStages = kOwn + 2 * kOwnedBytes,
-                            kConstants = kStages + Shape::kStages * 2 * kWalkedBytes,
-                            kNormsOwn = kConstants + Shape::kStages * 2 * kConstantBytes,
-                            kNormsWalked = kNormsOwn + 4 * Shape::kOwned,
-                            kBytes = kNormsWalked + 4 * Shape::kWalked;
-  static_assert(kBytes <= bytes_of(Shape::kBudget), "a block must fit the architecture's memory");
-};
-
 template <class Element, class Shape>
-struct BackwardBlock {
-  using Memory = BackwardMemory<Shape>;
-  static constexpr int kOwned = Shape::kOwned, kWalked = Shape::kWalked, kScored = Shape::kScored,
-                       kHeadDim = Shape::kHeadDim, kRowFragments = Shape::kRowFragments;
-  static constexpr bool kOwnsKeys = Shape::kOwnsKeys;
+struct BackwardBlock : BackwardLoads<Element, Shape> {
+  using Loads = BackwardLoads<Element, Shape>;
+  using Loads::a, Loads::address_of, Loads::clear_stages, Loads::constants_of, Loads::first_owned,
+      Loads::group, Loads::kHeadDim, Loads::kOwned, Loads::kOwnsKeys, Loads::kWalked, Loads::lane,
+      Loads::load_owned, Loads::load_walked, Loads::next, Loads::place, Loads::place_of_stage,
+      Loads::start_streams, Loads::thread, Loads::turn_streams, Loads::walked_tiles,
+      Loads::warp_row;
+  using typename Loads::Memory, typename Loads::Stop, typename Loads::Streams;
+  static constexpr int kScored = Shape::kScored, kSteps = kWalked / kScored,
+                       kRowFragments = Shape::kRowFragments;
   using Sums = Accumulator<kRowFragments, kHeadDim / 8>;
   using Scores = Accumulator<kRowFragments, kScored / 8>;
-  using Operand = RowOperand<kHeadDim, kRowFragments, Shape::kKeepsRows>;
+  using Operand = LeftOperand<Element, kHeadDim, kRowFragments, Shape::kKeepsRows>;
+  using OtherOperand = LeftOperand<Element, kHeadDim, kRowFragments, Shape::kKeepsOthers>;
   using RowSums = float[kRowFragments][2][kNumRowSums];
 
-  const BackwardArguments& a;
-  int32_t sequence, head_kv;  // a group is read again for every tile: registers are for sums
   Scales scales;
-  int64_t first_owned;  // row of the group, or key
 
-  PTX_FN static int thread() { return static_cast<int>(ptx::thread_index().x); }
-  PTX_FN static int lane() { return static_cast<int>(ptx::lane_index()); }
-  // Of what the block owns: the warp's first.
-  PTX_FN static int warp_row() { return static_cast<int>(ptx::warp_index()) * Shape::kWarpRows; }
-  PTX_FN Group group() const { return group_of(a.params.problem, sequence, head_kv); }
+  // A tile is used in steps of kScored rows.
+  struct Step {
+    int32_t number, head;  // of the steps of all keys, or of the queries of a head
+    uint32_t place;        // rows from the beginning of the stages on
+    bool is_full;          // every pair in it is allowed by rule
+  };
+
   PTX_FN bool has_cosine() const {
     return Shape::kHasOptions && a.params.problem.score == Score::kCosine;
   }
 
-  template <int kRows>
-  PTX_FN void load_rows(uint32_t at, int64_t first_row) const {
-    const Problem& p = a.params.problem;
-    const Group g = group();
-    load_query_rows<Element, Shape::kThreads, kRows, kHeadDim>(p, g, p.q, a.q_access, at, first_row,
-                                                               thread());
-    load_query_rows<Element, Shape::kThreads, kRows, kHeadDim>(
-        p, g, a.params.dout, a.dout_access, at + Memory::Layout::bytes(kRows), first_row, thread());
-  }
-  template <int kRows>
-  PTX_FN void load_keys(uint32_t at, int64_t first_key) const {
-    const Group g = group();
-    const Problem& p = a.params.problem;
-    load_key_rows<Element, Shape::kThreads, kRows, kHeadDim>(p, g, p.k, a.k_access, at, first_key,
-                                                             thread());
-    load_key_rows<Element, Shape::kThreads, kRows, kHeadDim>(
-        p, g, p.v, a.v_access, at + Memory::Layout::bytes(kRows), first_key, thread());
-  }
-  // lse and delta of a tile of rows; of rows that do not exist, which nobody looks at, zeros.
-  PTX_FN void load_constants(uint32_t at, int64_t first_row) const {
-    const Group g = group();
-    const int64_t base = workspace_row(a.params.problem, g, {0, g.first_head});
-    if (thread() >= kWalked) return;
-    const int64_t row = first_row + thread();
-    const bool exists = row < g.num_rows;
-    const int64_t from = exists ? base + row : 0;
-    const auto to = at + 4 * static_cast<uint32_t>(thread());
-    ptx::cp_async<4>(to, a.lse_log2 + from, exists ? 4 : 0);
-    ptx::cp_async<4>(to + Memory::kConstantBytes, a.delta + from, exists ? 4 : 0);
-  }
-
-  // A tile is used in steps of kScored rows, counted from the first tile of all.
-  static constexpr int kSteps = kWalked / kScored;
-  PTX_FN static uint32_t address_of(int32_t step) {
-    return ptx::dyn_smem() + Memory::kStages +
-           stage_offset<Shape::kStages>(step / kSteps, 2 * Memory::kWalkedBytes) +
-           static_cast<uint32_t>(Memory::Layout::bytes(step % kSteps * kScored));
-  }
-  PTX_FN static uint32_t constants_of(int32_t step) {
-    return ptx::dyn_smem() + Memory::kConstants +
-           stage_offset<Shape::kStages>(step / kSteps, 2 * Memory::kConstantBytes) +
-           static_cast<uint32_t>(step % kSteps * kScored * 4);
-  }
-  PTX_FN void load_walked(int32_t tile) const {
-    const int64_t first = int64_t{tile} * kWalked;
-    if constexpr (kOwnsKeys) {
-      load_rows<kWalked>(address_of(tile * kSteps), first);
-      load_constants(constants_of(tile * kSteps), first);
-    } else {
-      load_keys<kWalked>(address_of(tile * kSteps), first);
-    }
-    ptx::cp_async_commit();
-  }
-  PTX_FN void load_owned() const {
-    if constexpr (kOwnsKeys)
-      load_keys<kOwned>(ptx::dyn_smem() + Memory::kOwn, first_owned);
-    else
-      load_rows<kOwned>(ptx::dyn_smem() + Memory::kOwn, first_owned);
-    ptx::cp_async_commit();
-  }
-
-  PTX_FN void invert_all_norms(int32_t tile, bool is_first) const {
+  PTX_FN void invert_all_norms(uint32_t stage, bool is_first) const {
     const uint32_t shared = ptx::dyn_smem();
     if (is_first)
       invert_norms<Element, Shape::kThreads, kOwned, kHeadDim>(shared + Memory::kOwn, thread(),
                                                                shared + Memory::kNormsOwn);
-    invert_norms<Element, Shape::kThreads, kWalked, kHeadDim>(address_of(tile * kSteps), thread(),
+    invert_norms<Element, Shape::kThreads, kWalked, kHeadDim>(stage, thread(),
                                                               shared + Memory::kNormsWalked);
     ptx::block_sync();  // the norms are there
+  }
+
+  // The steps of the walk in which the warp's rows, or keys, see something, and those in which all
+  // of them see all.
+  struct Sight {
+    TileSpan some, all;
+  };
+  PTX_FN Sight sight() const {
+    const Group g = group();
+    const int64_t begin = first_owned() + warp_row();
+    const int64_t count = kOwnsKeys ? g.mask.seqlen_k : g.num_rows;
+    const Span owned = {begin, min_of(begin + Shape::kWarpRows, count)};
+    if (owned.begin >= owned.end) return {};
+    Span some, all;
+    if constexpr (kOwnsKeys) {
+      some = visible_queries(g.mask, owned);
+      all = {visible_queries(g.mask, {owned.end - 1, owned.end}).begin,
+             visible_queries(g.mask, {owned.begin, owned.begin + 1}).end};
+    } else {
+      const Span queries = queries_of(g, owned);
+      some = reachable_keys(g.mask, queries);
+      all = {visible_keys(g.mask, queries.end - 1).begin, visible_keys(g.mask, queries.begin).end};
+    }
+    // Keys that do not exist have no bias or mask to look at.
+    if (Shape::kHasOptions && owned.end - owned.begin < Shape::kWarpRows) all = {0, 0};
+    return {{static_cast<int32_t>(some.begin / kScored),
+             static_cast<int32_t>(divide_up(some.end, kScored))},
+            {static_cast<int32_t>(divide_up(all.begin, kScored)),
+             static_cast<int32_t>(all.end / kScored)}};
   }
 
   // `use(s, dp, step)` with the raw products of every step along `walked` in which the warp sees
@@ -129,52 +83,54 @@ struct BackwardBlock {
   template <bool kWantsDp, class F>
   PTX_FN void walk(Span walked, F&& use) const {
     constexpr bool kIsAhead = Shape::kStages > 1;
-    const auto first = static_cast<int32_t>(walked.begin / kWalked),
-               last = static_cast<int32_t>((walked.end - 1) / kWalked);
+    const TileSpan tiles = {static_cast<int32_t>(walked.begin / kWalked),
+                            static_cast<int32_t>(divide_up(walked.end, kWalked))};
+    const auto heads = kOwnsKeys ? static_cast<int32_t>(a.params.problem.group_size) : 1;
     const uint32_t own = ptx::dyn_smem() + Memory::kOwn;
+    if (thread() == 0) ptx::st_shared(ptx::dyn_smem() + Memory::kTiles, tiles);
+    Streams streams;
+    Stop stop = {tiles.begin, place().head_kv * heads};
+    const auto load = [&](int32_t number) {
+      const Stop ahead = kIsAhead && number > 0 ? next(stop) : stop;
+      if (kOwnsKeys && number > 0 && ahead.tile == walked_tiles().begin) turn_streams(streams);
+      load_walked(ahead, place_of_stage(number), streams);
+    };
     load_owned();
-    if constexpr (kIsAhead) load_walked(first);
+    start_streams(stop, streams);
+    if (tiles.begin < streams.end) clear_stages();
+    if constexpr (kIsAhead) load(0);
     ptx::cp_async_wait<kIsAhead>();
     ptx::block_sync();  // what the block owns is there
-    Operand owned, owned_other;
-    owned.keep(own, warp_row(), lane());
-    if constexpr (kWantsDp) owned_other.keep(own + Memory::kOwnedBytes, warp_row(), lane());
-    walk_tiles<Shape::kStages>(
-        first, last, [&](int32_t tile) { load_walked(tile); },
-        [&](int32_t tile) {
-          if (has_cosine()) invert_all_norms(tile, tile == first);
+    const Sight sees = sight();
+    Operand owned;
+    OtherOperand owned_other;
+    owned.set(own, warp_row(), lane());
+    if constexpr (kWantsDp) owned_other.set(own + Memory::kOwnedBytes, warp_row(), lane());
+    walk_tiles<Shape::kStages>(0, (tiles.end - tiles.begin) * heads - 1, load, [&](int32_t number) {
+      if (has_cosine()) invert_all_norms(address_of(place_of_stage(number)), number == 0);
 #pragma unroll 1
-          for (int32_t step = tile * kSteps; step < (tile + 1) * kSteps; ++step) {
-            if (!sees(step)) continue;
-            Scores s, dp;
-            multiply<kWantsDp>(owned, owned_other, step, s, dp);
-            use(s, dp, step);
-          }
-        });
+      for (int i = 0; i < kSteps; ++i) {
+        const Step step = {stop.tile * kSteps + i, stop.head,
+                           place_of_stage(number) + static_cast<uint32_t>(i * kScored),
+                           sees.all.has(stop.tile * kSteps + i)};
+        if (!sees.some.has(step.number)) continue;
+        Scores s, dp;
+        multiply<kWantsDp>(owned, owned_other, step, s, dp);
+        use(s, dp, step);
+      }
+      stop = next(stop);
+    });
   }
 
   template <bool kWantsDp>
-  PTX_FN void multiply(const Operand& owned, const Operand& owned_other, int32_t step, Scores& s,
-                       Scores& dp) const {
-    const uint32_t own = ptx::dyn_smem() + Memory::kOwn, walked = address_of(step);
+  PTX_FN void multiply(const Operand& owned, const OtherOperand& owned_other, const Step& step,
+                       Scores& s, Scores& dp) const {
+    const uint32_t walked = address_of(step.place);
     clear(s);
     clear(dp);
-    multiply_rows<Element>(owned, own, warp_row(), walked, lane(), s);
+    multiply_rows<Element>(owned, walked, lane(), s);
     if constexpr (kWantsDp)
-      multiply_rows<Element>(owned_other, own + Memory::kOwnedBytes, warp_row(),
-                             walked + Memory::kWalkedBytes, lane(), dp);
-  }
-
-  // Whether some pair of what the warp owns and of the step is allowed by rule.
-  PTX_FN bool sees(int32_t step) const {
-    const Group g = group();
-    const int64_t own = first_owned + warp_row(), other = int64_t{step} * kScored;
-    const Span owned = {own, own + Shape::kWarpRows}, walked = {other, other + kScored};
-    Span rows = kOwnsKeys ? walked : owned, keys = kOwnsKeys ? owned : walked;
-    rows.end = min_of(rows.end, g.num_rows);
-    keys.end = min_of(keys.end, g.mask.seqlen_k);
-    return rows.begin < rows.end && keys.begin < keys.end &&
-           classify_tile(g.mask, queries_of(g, rows), keys) != TileKind::kSkip;
+      multiply_rows<Element>(owned_other, walked + Memory::kWalkedBytes, lane(), dp);
   }
 
   // What a lane's fragment row `own` (of the group, or a key) sees of the step from `first` on.
@@ -182,7 +138,7 @@ struct BackwardBlock {
     if constexpr (kOwnsKeys) {
       const bool exists = own < g.mask.seqlen_k;
       const Span queries = exists ? visible_queries(g.mask, {own, own + 1}) : Span{0, 0};
-      return window_of({queries.begin * g.num_heads, queries.end * g.num_heads}, first, kScored);
+      return window_of(queries, first, kScored);
     } else {
       const int64_t query = position_of(g, min_of(own, g.num_rows - 1)).query;
       return window_of(visible_keys(g.mask, query), first, kScored);
@@ -190,30 +146,43 @@ struct BackwardBlock {
   }
 
   // The rows of a step that a lane's two columns of fragment j are.
-  PTX_FN void read_rows(const Group& g, int32_t step, int j, GradientRow (&rows)[2]) const {
+  PTX_FN void read_rows(const Group& g, const Step& step, int j, GradientRow (&rows)[2]) const {
     const int column = 8 * j + fragment_column(lane());
-    const uint32_t at = constants_of(step) + 4 * static_cast<uint32_t>(column);
+    const uint32_t at = constants_of(step.place) + 4 * static_cast<uint32_t>(column);
     const float2 lse = ptx::ld_shared<float2>(at),
                  delta = ptx::ld_shared<float2>(at + Memory::kConstantBytes);
-    const int64_t row = int64_t{step} * kScored + column;
+    const int64_t row = int64_t{step.number} * kScored + column;
 #pragma unroll
     for (int e = 0; e < 2; ++e)
-      rows[e] =
-          scaled_row(a.params.problem, position_of(g, min_of(row + e, g.num_rows - 1)), scales);
+      rows[e] = scaled_row<Shape::kHasOptions>(
+          a.params.problem, {min_of(row + e, g.mask.seqlen_q - 1), step.head}, scales);
     rows[0].lse_log2 = lse.x, rows[1].lse_log2 = lse.y;
     rows[0].delta = delta.x, rows[1].delta = delta.y;
   }
 
   // s <- the weights that met the values, dp <- ds by the raw products, relative to the reference
   // of scales. `mine`: the lane's rows of the group, where the block owns them.
-  PTX_FN void differentiate(int32_t step, const GradientRow (&mine)[kRowFragments][2],
+  PTX_FN void differentiate(const Step& step, const GradientRow (&mine)[kRowFragments][2],
                             RowSums* sums, Scores& s, Scores& dp) const {
-    const Group g = group();
-    const int64_t first = int64_t{step} * kScored + fragment_column(lane());
+    if (step.is_full)
+      differentiate<true>(step, mine, sums, s, dp);
+    else
+      differentiate<false>(step, mine, sums, s, dp);
+  }
+
+  template <bool kIsFull>
+  PTX_FN void differentiate(const Step& step, const GradientRow (&mine)[kRowFragments][2],
+                            RowSums* sums, Scores& s, Scores& dp) const {
+    const Group g = !kIsFull || Shape::kHasOptions ? group() : Group{};
+    const int64_t first = int64_t{step.number} * kScored + fragment_column(lane());
 #pragma unroll
     for (int m = 0; m < kRowFragments; ++m) {
-      const int64_t own = first_owned + warp_row() + 16 * m + fragment_row(lane(), 0);
-      const Window windows[2] = {window(g, own, first), window(g, own + 8, first)};
+      int64_t own = 0;
+      Window windows[2] = {{0, kScored}, {0, kScored}};
+      if constexpr (!kIsFull || Shape::kHasOptions)
+        own = first_owned() + warp_row() + 16 * m + fragment_row(lane(), 0);
+      if constexpr (!kIsFull)
+        windows[0] = window(g, own, first), windows[1] = window(g, own + 8, first);
 #pragma unroll
       for (int j = 0; j < kScored / 8; ++j) {
         GradientRow rows[2];
@@ -221,26 +190,28 @@ struct BackwardBlock {
           read_rows(g, step, j, rows);
         else
           rows[0] = mine[m][0], rows[1] = mine[m][1];
-        differentiate_fragment(g, step, m, j, rows, windows, kOwnsKeys ? own : first, sums, s[m][j],
-                               dp[m][j]);
+        differentiate_fragment<kIsFull>(g, step, m, j, rows, windows, kOwnsKeys ? own : first, sums,
+                                        s[m][j], dp[m][j]);
       }
     }
   }
 
-  PTX_FN void differentiate_fragment(const Group& g, int32_t step, int m, int j,
+  template <bool kIsFull>
+  PTX_FN void differentiate_fragment(const Group& g, const Step& step, int m, int j,
                                      const GradientRow (&rows)[2], const Window (&windows)[2],
                                      int64_t first_key, RowSums* sums, float (&s)[4],
                                      float (&dp)[4]) const {
-    float factors[4];
-    draw_factors(g, rows, first_owned + warp_row() + 16 * m, step, j, factors);
+    float factors[4] = {1, 1, 1, 1};
+    if (Shape::kHasOptions && a.params.problem.dropout.probability > 0)
+      draw_factors(g, rows, first_owned() + warp_row() + 16 * m, step, j, factors);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int half = i / 2, column = 8 * j + i % 2, key = kOwnsKeys ? 8 * half : column;
       const GradientRow& row = rows[kOwnsKeys ? i % 2 : half];
       float raw = s[i], norm = 1;
       if (has_cosine()) raw *= inverse_norms(step, m, half, column, &norm);
-      const PairGradient pair = differentiate_pair<Shape::kHasOptions>(
-          a.params.problem, g, row, first_key, key, windows[half].has(column), raw,
+      const PairGradient pair = differentiate_pair<Shape::kHasOptions, !kIsFull>(
+          a.params.problem, g, row, first_key, key, kIsFull || windows[half].has(column), raw,
           dp[i] * factors[i]);
       if (Shape::kHasOptions && sums)
         add_row_sums(a.params.problem, g, row, first_key, key, pair, (*sums)[m][half]);
@@ -250,17 +221,13 @@ struct BackwardBlock {
   }
 
   // What dropout multiplies the weights of fragment j by.
-  PTX_FN void draw_factors(const Group& g, const GradientRow (&rows)[2], int64_t own, int32_t step,
-                           int j, float (&factors)[4]) const {
+  PTX_FN void draw_factors(const Group& g, const GradientRow (&rows)[2], int64_t own,
+                           const Step& step, int j, float (&factors)[4]) const {
     const Dropout& dropout = a.params.problem.dropout;
-    const bool has_dropout = Shape::kHasOptions && dropout.probability > 0;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) factors[i] = 1;
-    if (!has_dropout) return;
     const int64_t first_head = g.sequence * a.params.problem.num_heads_q;
     const int64_t head[2] = {first_head + rows[0].at.head, first_head + rows[1].at.head},
                   query[2] = {rows[0].at.query, rows[1].at.query};
-    const int64_t key_block = (int64_t{step} * kScored + 8 * j) / 4 + lane() % 4 / 2;
+    const int64_t key_block = (int64_t{step.number} * kScored + 8 * j) / 4 + lane() % 4 / 2;
     const LaneWords drawn = kOwnsKeys ? draw_words_of_columns(dropout, head, query, own / 4, lane())
                                       : draw_words(dropout, head, query, key_block, lane());
     const uint64_t threshold = drop_threshold(dropout.probability);
@@ -270,10 +237,10 @@ struct BackwardBlock {
   }
 
   // Of a pair, their product; `walked`: the one that the sum is to be multiplied by.
-  PTX_FN float inverse_norms(int32_t step, int m, int half, int column, float* walked) const {
+  PTX_FN float inverse_norms(const Step& step, int m, int half, int column, float* walked) const {
     const uint32_t shared = ptx::dyn_smem();
     const int own = warp_row() + 16 * m + fragment_row(lane(), half);
-    const int other = step % kSteps * kScored + fragment_column(lane()) + column;
+    const int other = step.number % kSteps * kScored + fragment_column(lane()) + column;
     *walked =
         ptx::ld_shared<float>(shared + Memory::kNormsWalked + 4 * static_cast<uint32_t>(other));
     return *walked *
@@ -313,5 +280,15 @@ struct BackwardBlock {
     }
   }
 };
+
+// By all threads of the block, which owns the rows, or keys, from `first` on.
+template <class Element, class Shape>
+PTX_FN BackwardBlock<Element, Shape> backward_block(const BackwardArguments& a, const Group& g,
+                                                    int64_t first) {
+  keep_place(ptx::dyn_smem() + BackwardMemory<Shape>::kPlace,
+             {static_cast<int32_t>(g.sequence), static_cast<int32_t>(g.head_kv),
+              static_cast<int32_t>(first / Shape::kOwned)});
+  return {a, scales_of(a.params.problem, g)};
+}
 
 }  // namespace attnext::cuda::mma

@@ -18,11 +18,12 @@ PTX_FN void sum_queries(const BackwardBlock<Element, Shape>& block, Span keys,
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = Block::warp_row() + 16 * m + fragment_row(Block::lane(), half);
-      rows[m][half] = gradient_row(block.a, g, block.first_owned + row, block.scales);
+      rows[m][half] =
+          gradient_row<Shape::kHasOptions>(block.a, g, block.first_owned() + row, block.scales);
     }
-  block.template walk<true>(keys, [&](Scores& s, Scores& dp, int32_t step) {
+  block.template walk<true>(keys, [&](Scores& s, Scores& dp, const typename Block::Step& step) {
     block.differentiate(step, rows, block.a.row_sums ? &row_sums : nullptr, s, dp);
-    multiply_weights<Element>(dp, Block::address_of(step), Block::lane(), dq);
+    multiply_weights<Element>(dp, Block::address_of(step.place), Block::lane(), dq);
   });
 }
 
@@ -45,18 +46,19 @@ PTX_FN void store_queries(const BackwardBlock<Element, Shape>& block, bool has_k
   const BackwardArguments& a = block.a;
   const Problem& p = a.params.problem;
   const Group g = block.group();
+  const float reference = scales_of(p, g).reference;
 #pragma unroll
   for (int m = 0; m < Shape::kRowFragments; ++m)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int tile_row = Block::warp_row() + 16 * m + fragment_row(Block::lane(), half);
-      const int64_t row = block.first_owned + tile_row;
+      const int64_t row = block.first_owned() + tile_row;
       const Position at = position_of(g, row);
       const bool exists = row < g.num_rows;
       block.store_gradient(a.params.dq, a.dq_has_pairs, row_offset(p, g, a.params.dq, at),
                            static_cast<int>(p.head_dim), tile_row, exists,
                            row < rows_in_memory(p, g), half, block.has_cosine() && has_keys,
-                           block.scales.reference, dq[m]);
+                           reference, dq[m]);
       if constexpr (Shape::kHasOptions)
         if (a.row_sums) store_row_sums(a, g, at, exists, Block::lane(), row_sums[m][half]);
     }
@@ -72,8 +74,7 @@ PTX_FN void run_queries_block(const BackwardArguments& a) {
   // The last rows of a causal sequence have the most keys: first, so that the end is shared out.
   const int64_t first_row = (a.items - 1 - place.index) * Shape::kOwned;
   if (first_row >= rows_in_memory(p, g)) return;
-  const Block block{a, static_cast<int32_t>(g.sequence), static_cast<int32_t>(g.head_kv),
-                    scales_of(p, g), first_row};
+  const Block block = backward_block<Element, Shape>(a, g, first_row);
   typename Block::Sums dq;
   clear(dq);
   const Span rows = {first_row, min_of(first_row + Shape::kOwned, g.num_rows)};

@@ -5,6 +5,7 @@
 
 #include <bit>
 #include <concepts>
+#include <type_traits>
 
 #include "mma/matmul.cuh"
 
@@ -57,14 +58,24 @@ PTX_FN void multiply_parts(const Parts<4> (&a)[kUnitSteps], const Parts<2> (&b)[
   for (int i = 0; i < 4; ++i) d[i] += sum[i];
 }
 
-// s += a bT, as in matmul.cuh. ldmatrix moves 16 bytes of a row to four lanes: an element each.
+// Rows are read again for every product. ldmatrix moves 16 bytes of a row to four lanes: an element
+// each.
+template <int kDepth>
+struct Float32Rows {
+  using Layout = TileLayout<kDepth, 4>;
+  uint32_t at;
+
+  PTX_FN void set(uint32_t tile, int first_row, int lane) {
+    at = tile + Layout::chunk(first_row + lane % 16, lane / 16);
+  }
+};
+
+// s += a bT, as in matmul.cuh.
 template <std::same_as<Float32> Element, int kDepth, int kRowFragments, int kFragments>
-PTX_FN void multiply_rows(const RowOperand<kDepth, kRowFragments, false>&, uint32_t a,
-                          int first_row, uint32_t b, int lane,
+PTX_FN void multiply_rows(const Float32Rows<kDepth>& a, uint32_t b, int lane,
                           Accumulator<kRowFragments, kFragments>& s) {
   using Layout = TileLayout<kDepth, 4>;
-  const uint32_t first_a = a + Layout::chunk(first_row + lane % 16, lane / 16),
-                 first_b = b + Layout::chunk(lane % 8, lane / 8);
+  const uint32_t first = b + Layout::chunk(lane % 8, lane / 8);
 #pragma unroll 1
   for (int k = 0; k < kDepth / 8; k += kUnitSteps) {
     Parts<4> rows[kRowFragments][kUnitSteps];
@@ -73,14 +84,14 @@ PTX_FN void multiply_rows(const RowOperand<kDepth, kRowFragments, false>&, uint3
 #pragma unroll
       for (int i = 0; i < kUnitSteps; ++i) {
         uint32_t words[4];
-        ptx::ldmatrix_x4(words, Layout::skip(first_a, 2 * (k + i)) + Layout::bytes(16 * m));
+        ptx::ldmatrix_x4(words, Layout::skip(a.at, 2 * (k + i)) + Layout::bytes(16 * m));
         rows[m][i] = split_words(words);
       }
 #pragma unroll
     for (int j = 0; j < kFragments; ++j) {
       static_assert(kUnitSteps == 2, "the four matrices of a load");
       uint32_t words[4];
-      ptx::ldmatrix_x4(words, Layout::skip(first_b, 2 * k) + Layout::bytes(8 * j));
+      ptx::ldmatrix_x4(words, Layout::skip(first, 2 * k) + Layout::bytes(8 * j));
       const Parts<2> columns[kUnitSteps] = {split_words({words[0], words[1]}),
                                             split_words({words[2], words[3]})};
 #pragma unroll
@@ -120,5 +131,10 @@ PTX_FN void multiply_weights(const Accumulator<kRowFragments, kFragments>& p, ui
     }
   }
 }
+
+// The left operand of an element's products.
+template <class Element, int kDepth, int kRowFragments, bool kIsKept>
+using LeftOperand = std::conditional_t<std::same_as<Element, Float32>, Float32Rows<kDepth>,
+                                       RowOperand<kDepth, kRowFragments, kIsKept>>;
 
 }  // namespace attnext::cuda::mma

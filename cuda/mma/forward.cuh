@@ -5,6 +5,7 @@
 #include "mma/float32.cuh"
 #include "mma/load.cuh"
 #include "mma/pipeline.cuh"
+#include "mma/place.cuh"
 #include "mma/store.cuh"
 #include "mma/tile_shape.h"
 
@@ -42,7 +43,7 @@ struct ForwardMemory {
                             kNormsQ = kStages + Shape::kStages * 2 * kTileBytes,
                             kNormsK = kNormsQ + 4 * Shape::kTileQ,
                             kScales = kNormsK + 4 * Shape::kTileK,
-                            kBytes = kScales + 4 * Shape::kTileQ;
+                            kPlace = kScales + 4 * Shape::kTileQ, kBytes = kPlace + kPlaceBytes;
   static_assert(kSplitKeys % Shape::kTileK == 0, "a split must end with a tile");
   static_assert(kBytes <= bytes_of(Shape::kBudget), "a block must fit the architecture's memory");
 };
@@ -80,18 +81,12 @@ struct ForwardBlock {
                        kHeadDim = Shape::kHeadDim, kFragments = Shape::kWarpKeys / 8;
   using Scores = Accumulator<kRowFragments, kFragments>;
   using Sums = Accumulator<kRowFragments, kHeadDim / 8>;
-  using Queries = RowOperand<kHeadDim, kRowFragments, Shape::kKeepsRows>;
+  using Queries = LeftOperand<Element, kHeadDim, kRowFragments, Shape::kKeepsRows>;
 
-  using Stream = RowStream<Element, Shape::kThreads, kTileK, kHeadDim>;
-  struct Streams {
-    Stream k, v;
-    int32_t end;  // tiles from here on come row by row
-  };
+  using Streams = StreamPair<Element, Shape::kThreads, kTileK, kHeadDim>;
 
   const ForwardArguments& a;
-  int32_t sequence, head_kv;
-  int32_t row_tile;  // which tile of the group's rows
-  bool is_scaled;    // scores are multiplied by their scale before the softmax
+  bool is_scaled;  // scores are multiplied by their scale before the softmax
 
   // Through a shuffle, so that what follows from it is found again where it is needed rather than
   // kept in registers across the loop: that spilled 250 bytes at head_dim 128.
@@ -104,8 +99,12 @@ struct ForwardBlock {
   PTX_FN static int warp_key() {
     return Shape::kSharesKeys ? static_cast<int>(ptx::warp_index()) * Shape::kWarpKeys : 0;
   }
-  PTX_FN Group group() const { return group_of(a.params.problem, sequence, head_kv); }
-  PTX_FN int64_t first_row() const { return int64_t{row_tile} * Shape::kTileQ; }
+  PTX_FN static BlockPlace place() { return place_at(ptx::dyn_smem() + Memory::kPlace); }
+  PTX_FN Group group() const {
+    const BlockPlace at = place();
+    return group_of(a.params.problem, at.sequence, at.head_kv);
+  }
+  PTX_FN static int64_t first_row() { return int64_t{place().tile} * Shape::kTileQ; }
   PTX_FN bool has_cosine() const {
     return Shape::kHasOptions && a.params.problem.score == Score::kCosine;
   }
@@ -141,35 +140,33 @@ struct ForwardBlock {
     return ptx::dyn_smem() + Memory::kStages +
            stage_offset<Shape::kStages>(key_tile, 2 * Memory::kTileBytes);
   }
-  // Keys and values on their way: by streams where all rows of a tile exist, from `first` on.
+  // Keys and values on their way, from tile `first` on.
   PTX_FN Streams start_streams(int32_t first) const {
     const Problem& p = a.params.problem;
-    const Group g = group();
-    Streams streams = {};
+    Streams streams;
     if (!a.k_access.has_streams || !a.v_access.has_streams || p.page_size > 0) return streams;
+    const Group g = group();
     const int64_t begin = int64_t{first} * kTileK;
     streams.end = static_cast<int32_t>(g.mask.seqlen_k / kTileK);
-    streams.k.start(p.k, a.k_access, key_offset(p, g, p.k, begin), thread());
-    streams.v.start(p.v, a.v_access, key_offset(p, g, p.v, begin), thread());
-    for (int i = 0; i < Shape::kStages; ++i) {
-      Stream::clear(a.k_access, stage_of(i), thread());
-      Stream::clear(a.v_access, stage_of(i) + Memory::kTileBytes, thread());
-    }
+    if (first >= streams.end) return streams;
+    streams.first.start(p.k, a.k_access, key_offset(p, g, p.k, begin), thread());
+    streams.second.start(p.v, a.v_access, key_offset(p, g, p.v, begin), thread());
+    for (int i = 0; i < Shape::kStages; ++i)
+      Streams::clear(a.k_access, a.v_access, stage_of(i), thread());
     return streams;
   }
   PTX_FN void load_tile(int32_t key_tile, Streams& streams) const {
-    const Problem& p = a.params.problem;
-    const uint32_t k = stage_of(key_tile), v = k + Memory::kTileBytes;
+    const uint32_t stage = stage_of(key_tile);
     if (key_tile < streams.end) {
-      streams.k.load(a.k_access, k, thread());
-      streams.v.load(a.v_access, v, thread());
+      streams.load(a.k_access, a.v_access, stage, thread());
     } else {
+      const Problem& p = a.params.problem;
       const Group g = group();
       const int64_t begin = int64_t{key_tile} * kTileK;
-      load_key_rows<Element, Shape::kThreads, kTileK, kHeadDim>(p, g, p.k, a.k_access, k, begin,
-                                                                thread());
-      load_key_rows<Element, Shape::kThreads, kTileK, kHeadDim>(p, g, p.v, a.v_access, v, begin,
-                                                                thread());
+      load_key_rows<Element, Shape::kThreads, kTileK, kHeadDim>(p, g, p.k, row_by_row(a.k_access),
+                                                                stage, begin, thread());
+      load_key_rows<Element, Shape::kThreads, kTileK, kHeadDim>(
+          p, g, p.v, row_by_row(a.v_access), stage + Memory::kTileBytes, begin, thread());
     }
     ptx::cp_async_commit();
   }
@@ -249,7 +246,7 @@ struct ForwardBlock {
     ptx::block_sync();  // q is there
     const TileSpan full = full_tiles();
     Queries q;
-    q.keep(ptx::dyn_smem() + Memory::kQ, warp_row(), lane());
+    q.set(ptx::dyn_smem() + Memory::kQ, warp_row(), lane());
     walk_tiles<Shape::kStages>(
         first, last, [&](int32_t tile) { load_tile(tile, streams); },
         [&](int32_t tile) { multiply_tile(q, tile, tile == first, full, state, o); });
@@ -264,19 +261,20 @@ struct ForwardBlock {
     if (kind == TileKind::kSkip) return;
     Scores s;
     clear(s);
-    multiply_rows<Element>(q, ptx::dyn_smem() + Memory::kQ, warp_row(),
-                           stage_of(key_tile) + skipped, lane(), s);
+    multiply_rows<Element>(q, stage_of(key_tile) + skipped, lane(), s);
     soften_scores(kind, begin, s, state, o);
     multiply_weights<Element>(s, stage_of(key_tile) + Memory::kTileBytes + skipped, lane(), o);
   }
 };
 
+// By all threads of the block.
 template <class Element, class Shape>
 PTX_FN ForwardBlock<Element, Shape> forward_block(const ForwardArguments& a, const Group& g,
                                                   int64_t first_row) {
-  return {a, static_cast<int32_t>(g.sequence), static_cast<int32_t>(g.head_kv),
-          static_cast<int32_t>(first_row / Shape::kTileQ),
-          Shape::kHasOptions && scales_scores(a.params.problem, g)};
+  keep_place(ptx::dyn_smem() + ForwardMemory<Shape>::kPlace,
+             {static_cast<int32_t>(g.sequence), static_cast<int32_t>(g.head_kv),
+              static_cast<int32_t>(first_row / Shape::kTileQ)});
+  return {a, Shape::kHasOptions && scales_scores(a.params.problem, g)};
 }
 
 }  // namespace attnext::cuda::mma

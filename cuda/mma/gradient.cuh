@@ -46,7 +46,9 @@ PTX_FN Scales scales_of(const Problem& p, const Group& g) {
 }
 
 // Of a row that exists, with all but its lse and delta.
+template <bool kHasOptions>
 PTX_FN GradientRow scaled_row(const Problem& p, Position at, const Scales& scales) {
+  if constexpr (!kHasOptions) return {at, scales.common, 1, 0, 0};
   if (scales.common != 0) return {at, scales.common, copysignf(1, scales.common), 0, 0};
   const double scale = p.scale[at.head];
   return {at, static_cast<float>(scale * kLog2E), static_cast<float>(scale) / scales.reference, 0,
@@ -54,11 +56,13 @@ PTX_FN GradientRow scaled_row(const Problem& p, Position at, const Scales& scale
 }
 
 // A row that does not exist repeats the last one, with an lse of +infinity: its p is 0.
+template <bool kHasOptions>
 PTX_FN GradientRow gradient_row(const BackwardArguments& a, const Group& g, int64_t row,
                                 const Scales& scales) {
   const Problem& p = a.params.problem;
   const bool exists = row < g.num_rows;
-  GradientRow r = scaled_row(p, position_of(g, max_of(min_of(row, g.num_rows - 1), 0)), scales);
+  GradientRow r =
+      scaled_row<kHasOptions>(p, position_of(g, max_of(min_of(row, g.num_rows - 1), 0)), scales);
   const int64_t at = workspace_row(p, g, r.at);
   r.lse_log2 = exists ? ptx::ld_global(a.lse_log2 + at) : -negative_infinity();
   r.delta = exists ? ptx::ld_global(a.delta + at) : 0.f;
@@ -85,7 +89,7 @@ PTX_FN float pair_distance(const Group& g, Position at, int64_t first_key, int k
 }
 
 // The score of a pair to base 2, -infinity where masked, and the softcap's slope. `key` counts from
-// `first_key`.
+// `first_key`. Without options, all scales are one and positive.
 template <bool kHasOptions>
 PTX_FN float pair_score(const Problem& p, const Group& g, const GradientRow& row, int64_t first_key,
                         int key, bool is_visible, float raw, float* slope) {
@@ -107,8 +111,8 @@ PTX_FN float pair_score(const Problem& p, const Group& g, const GradientRow& row
   return is_visible ? score : negative_infinity();
 }
 
-// ds = p (m dp - delta).
-template <bool kHasOptions>
+// ds = p (m dp - delta). `kHasRule`: the pair may be masked by rule.
+template <bool kHasOptions, bool kHasRule>
 PTX_FN PairGradient differentiate_pair(const Problem& p, const Group& g, const GradientRow& row,
                                        int64_t first_key, int key, bool is_visible, float raw,
                                        float dropped_dp) {
@@ -116,7 +120,8 @@ PTX_FN PairGradient differentiate_pair(const Problem& p, const Group& g, const G
   const float score = pair_score<kHasOptions>(p, g, row, first_key, key, is_visible, raw, &r.slope);
   r.p = ptx::ex2(score - row.lse_log2);
   // A masked pair has no gradient even where its value or key is not finite.
-  r.ds = score == negative_infinity() ? 0 : score_gradient(r.p, dropped_dp, row.delta);
+  const bool is_masked = (kHasOptions || kHasRule) && score == negative_infinity();
+  r.ds = is_masked ? 0 : score_gradient(r.p, dropped_dp, row.delta);
   r.raw = raw * r.slope;
   return r;
 }

@@ -28,6 +28,10 @@ struct RowAccess {
   int32_t chunks;    // of a row
   int32_t step;      // from row to row, in bytes
 };
+ATTNEXT_HD RowAccess row_by_row(RowAccess access) {
+  access.has_streams = false;
+  return access;
+}
 inline RowAccess access_of(const TensorView& t) {
   constexpr int64_t kFarthest = 1 << 22;
   const int64_t bytes = size_of(dtype_of(t)), row = t.shape[3] * bytes, step = t.strides[2] * bytes;
@@ -125,6 +129,11 @@ struct RowStream {
     from += int64_t{kRows} * access.step;
   }
 
+  // To the same rows of the next head, `rows` after they were begun.
+  PTX_FN void turn(const TensorView& t, RowAccess access, int64_t rows) {
+    from += t.strides[1] * static_cast<int64_t>(sizeof(Stored)) - rows * access.step;
+  }
+
   // Zeros for what load() leaves as it is.
   PTX_FN static void clear(RowAccess access, uint32_t tile, int thread) {
     if (access.chunks >= Layout::kChunks) return;
@@ -135,23 +144,51 @@ struct RowStream {
   }
 };
 
+// Two tensors whose rows go together: k and v, or q and dout. The tile of the second lies behind
+// that of the first.
+template <class Element, int kThreads, int kRows, int kColumns>
+struct StreamPair {
+  using Stream = RowStream<Element, kThreads, kRows, kColumns>;
+  static constexpr uint32_t kTileBytes = Stream::Layout::bytes(kRows);
+
+  Stream first, second;
+  int32_t end = 0;  // tiles from here on, some of whose rows do not exist, come row by row
+
+  PTX_FN void load(RowAccess access, RowAccess access_second, uint32_t tile, int thread) {
+    first.load(access, tile, thread);
+    second.load(access_second, tile + kTileBytes, thread);
+  }
+  PTX_FN static void clear(RowAccess access, RowAccess access_second, uint32_t tile, int thread) {
+    Stream::clear(access, tile, thread);
+    Stream::clear(access_second, tile + kTileBytes, thread);
+  }
+};
+
+// Tile rows 0 .. kRows - 1 <- rows of which the first `count` exist: by a stream if they lie at
+// equal distances, row by row otherwise.
+template <class Element, int kThreads, int kRows, int kColumns, class F>
+PTX_FN void load_rows(const TensorView& t, RowAccess access, uint32_t tile, int count,
+                      bool has_equal_distances, int thread, F&& offset) {
+  if (access.has_streams && has_equal_distances && count == kRows) {
+    using Stream = RowStream<Element, kThreads, kRows, kColumns>;
+    Stream stream;
+    stream.start(t, access, offset(0), thread);
+    stream.load(access, tile, thread);
+    Stream::clear(access, tile, thread);
+  } else {
+    load_any_rows<kThreads, kRows, kColumns>(tile, row_source<Element>(t, access.has_chunks), count,
+                                             thread, offset);
+  }
+}
+
 // Query rows first_row.. of a group.
 template <class Element, int kThreads, int kRows, int kColumns>
 PTX_FN void load_query_rows(const Problem& p, const Group& g, const TensorView& t, RowAccess access,
                             uint32_t tile, int64_t first_row, int thread) {
   const int count = static_cast<int>(clamp_to(g.num_rows - first_row, 0, kRows));
-  if (access.has_streams && g.num_heads == 1 && count == kRows) {
-    using Stream = RowStream<Element, kThreads, kRows, kColumns>;
-    Stream stream;
-    stream.start(t, access, row_offset(p, g, t, {first_row, g.first_head}), thread);
-    stream.load(access, tile, thread);
-    Stream::clear(access, tile, thread);
-    return;
-  }
-  const auto source = row_source<Element>(t, access.has_chunks);
-  load_any_rows<kThreads, kRows, kColumns>(tile, source, count, thread, [&](int i) {
-    return row_offset(p, g, t, position_of(g, first_row + i));
-  });
+  load_rows<Element, kThreads, kRows, kColumns>(
+      t, access, tile, count, g.num_heads == 1, thread,
+      [&](int i) { return row_offset(p, g, t, position_of(g, first_row + i)); });
 }
 
 // Keys or values begin.. of a group.
@@ -159,9 +196,9 @@ template <class Element, int kThreads, int kRows, int kColumns>
 PTX_FN void load_key_rows(const Problem& p, const Group& g, const TensorView& t, RowAccess access,
                           uint32_t tile, int64_t begin, int thread) {
   const int count = static_cast<int>(clamp_to(g.mask.seqlen_k - begin, 0, kRows));
-  const auto source = row_source<Element>(t, access.has_chunks);
-  load_any_rows<kThreads, kRows, kColumns>(tile, source, count, thread,
-                                           [&](int i) { return key_offset(p, g, t, begin + i); });
+  load_rows<Element, kThreads, kRows, kColumns>(
+      t, access, tile, count, p.page_size == 0, thread,
+      [&](int i) { return key_offset(p, g, t, begin + i); });
 }
 
 // 1 / |x| of the rows of a tile to `out` (float, one a row), 0 for a row of zeros: its scores and

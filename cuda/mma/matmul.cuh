@@ -25,48 +25,45 @@ PTX_FN void clear(Accumulator<kRowFragments, kFragments>& x) {
 // of the block where kIsKept, else read again for every product.
 template <int kDepth, int kRowFragments, bool kIsKept>
 struct RowOperand {
+  using Layout = TileLayout<kDepth, 2>;
+  uint32_t at;  // the lane's chunk of the first fragment
   uint32_t kept[kIsKept ? kDepth / 16 : 1][kRowFragments][4];
 
-  PTX_FN static void load(uint32_t tile, int first_row, int lane, int k,
-                          uint32_t (&rows)[kRowFragments][4]) {
-    using Layout = TileLayout<kDepth, 2>;
-    const uint32_t first =
-        Layout::skip(tile + Layout::chunk(first_row + lane % 16, lane / 16), 2 * k);
-#pragma unroll
-    for (int m = 0; m < kRowFragments; ++m)
-      ptx::ldmatrix_x4(rows[m], first + Layout::bytes(16 * m));
-  }
-  // Once the tile is there.
-  PTX_FN void keep(uint32_t tile, int first_row, int lane) {
+  // Rows first_row.. of a tile that is there.
+  PTX_FN void set(uint32_t tile, int first_row, int lane) {
+    at = tile + Layout::chunk(first_row + lane % 16, lane / 16);
     if constexpr (kIsKept) {
 #pragma unroll
-      for (int k = 0; k < kDepth / 16; ++k) load(tile, first_row, lane, k, kept[k]);
+      for (int k = 0; k < kDepth / 16; ++k) load(k, kept[k]);
     }
   }
-  PTX_FN void get(uint32_t tile, int first_row, int lane, int k,
-                  uint32_t (&rows)[kRowFragments][4]) const {
+  PTX_FN void load(int k, uint32_t (&rows)[kRowFragments][4]) const {
+#pragma unroll
+    for (int m = 0; m < kRowFragments; ++m)
+      ptx::ldmatrix_x4(rows[m], Layout::skip(at, 2 * k) + Layout::bytes(16 * m));
+  }
+  PTX_FN void get(int k, uint32_t (&rows)[kRowFragments][4]) const {
     if constexpr (kIsKept) {
 #pragma unroll
       for (int m = 0; m < kRowFragments; ++m)
 #pragma unroll
         for (int i = 0; i < 4; ++i) rows[m][i] = kept[k][m][i];
     } else {
-      load(tile, first_row, lane, k, rows);
+      load(k, rows);
     }
   }
 };
 
-// s += a bT: rows first_row.. of tile `a`, which `rows_of` is of, against the rows of tile `b`.
+// s += a bT, against the rows of tile `b`.
 template <class Element, int kDepth, int kRowFragments, bool kIsKept, int kFragments>
-PTX_FN void multiply_rows(const RowOperand<kDepth, kRowFragments, kIsKept>& rows_of, uint32_t a,
-                          int first_row, uint32_t b, int lane,
+PTX_FN void multiply_rows(const RowOperand<kDepth, kRowFragments, kIsKept>& a, uint32_t b, int lane,
                           Accumulator<kRowFragments, kFragments>& s) {
   using Layout = TileLayout<kDepth, 2>;
   const uint32_t first = b + Layout::chunk(lane % 8 + lane / 16 * 8, lane / 8 % 2);
 #pragma unroll
   for (int k = 0; k < kDepth / 16; ++k) {
     uint32_t rows[kRowFragments][4];
-    rows_of.get(a, first_row, lane, k, rows);
+    a.get(k, rows);
 #pragma unroll
     for (int j = 0; j < kFragments / 2; ++j) {
       uint32_t columns[4];

@@ -127,7 +127,7 @@ struct BackwardShape {
   static constexpr int kStages = stages_of(kBudget);
   // Two fragments of rows a warp halve what is read of the other side per product, as far as the
   // sums (dq: a half, dk and dv: kHeadDim registers a fragment) leave registers for scores.
-  static constexpr int kRowFragments = !kHasOptions && kHeadDim <= (kOwnsKeys ? 64 : 128) ? 2 : 1;
+  static constexpr int kRowFragments = !kHasOptions && kHeadDim <= (kOwnsKeys ? 64 : 96) ? 2 : 1;
   static constexpr int kWarps = kBudget == Budget::kTuring && kHeadDim > 128 ? 2 : 4;
   static constexpr int kThreads = 32 * kWarps, kMinBlocks = blocks_of(kThreads);
   static constexpr int kWarpRows = kFragmentRows * kRowFragments, kOwned = kWarps * kWarpRows;
@@ -136,7 +136,14 @@ struct BackwardShape {
   static constexpr int kWalked = kRowBytes > 384 ? 16 : kRowBytes > 128 ? 32 : 64;
   static constexpr int kScored =
       kWalked == 16 || (kOwnsKeys && (kRowFragments == 2 || kElementBytes == 4)) ? 16 : 32;
-  static constexpr bool kKeepsRows = kElementBytes == 2 && kHeadDim * kRowFragments <= 64;
+  // Of the owned rows, left operands of s and dp, what stays in registers next to the sums: both, q
+  // or k, or neither. What is not kept is read from shared memory for every step, which a
+  // multiprocessor does for all its warps at the rate of a third of an instruction a product.
+  static constexpr int kOperand = kHeadDim * kRowFragments / 4;  // registers
+  static constexpr bool kIsRoomy = !kHasOptions && kOperand <= 32;
+  static constexpr bool kKeepsRows = kElementBytes == 2 && (kOperand <= 16 || kIsRoomy);
+  static constexpr bool kKeepsOthers =
+      kElementBytes == 2 && (kOperand <= 16 || (kIsRoomy && !kOwnsKeys && kRowFragments == 1));
 };
 
 // Decoding: a sequence of at most kFewRows rows (queries x group_size) takes the kernel for few

@@ -1,7 +1,5 @@
 """Is what nvcc makes of the kernels what was meant? No spills, no warnings, matrix units used."""
 
-import glob
-import importlib.util
 import operator
 import os
 import re
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.gpu import instructions
 
 import attnext
 import native_build
@@ -39,12 +38,6 @@ GATED = [
 ]
 
 
-def instances():
-    """Name, header and text of each line of the list."""
-    lines = (ROOT / "cuda" / "instances.txt").read_text().splitlines()
-    return {line.split()[0]: line.split(maxsplit=2)[1:] for line in lines if line[:1].isalpha()}
-
-
 def lacks(what):
     """Skips the test, or fails it where what nvcc makes has to be looked into, as in .ci/run."""
     (pytest.fail if os.environ.get("ATTNEXT_REQUIRE_NVCC") else pytest.skip)(what)
@@ -56,37 +49,15 @@ def nvcc():
 
 
 def disassembler():
-    """Path of nvdisasm: the toolkit's, or of the package nvidia-cuda-nvdisasm."""
-    spec = importlib.util.find_spec("nvidia")
-    folders = spec.submodule_search_locations if spec else []
-    packaged = [path for folder in folders for path in glob.glob(f"{folder}/cu*/bin/nvdisasm")]
-    found = shutil.which("nvdisasm") or next(iter(packaged), None)
-    if found is None:
-        lacks("nvdisasm is not installed: pip install nvidia-cuda-nvdisasm")
-    if not os.access(found, os.X_OK):
-        os.chmod(found, 0o755)
-    return found
+    """Path of nvdisasm."""
+    found = instructions.find_disassembler()
+    return found or lacks("nvdisasm is not installed: pip install nvidia-cuda-nvdisasm")
 
 
 def compiled(name, arch, folder):
     """The instance as a cubin, and what ptxas said about it."""
-    header, text = instances()[name]
-    source = folder / f"{name}.cu"
-    source.write_text(f'#include "{header}"\n\ntemplate {text};\n')
-    return compiled_file(source, arch, folder)
-
-
-def compiled_file(source, arch, folder):
-    """A file as a cubin, and what ptxas said about it."""
-    cubin = folder / f"{source.stem}.cubin"
-    done = subprocess.run(
-        [nvcc(), "-std=c++20", "-O3", "-cubin", "-o", cubin, "--expt-relaxed-constexpr",
-         "-Xptxas=-v,-warn-spills,-Werror", f"-gencode=arch=compute_{arch},code=sm_{arch}",
-         *(f"-I{ROOT / path}" for path in ("cpp", "cpp/include", "cuda")), source],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return cubin, done.stderr
+    nvcc()
+    return instructions.compile_instance(name, arch, folder)
 
 
 @pytest.mark.slow
@@ -105,6 +76,30 @@ def test_code(name, arch, instruction, registers, tmp_path):
     code = native_build.run(disassembler(), "-c", cubin)
     assert re.search(instruction, code), f"{name} does not use {instruction}"
     assert not re.search(r"\b(STL|LDL)\b", code), f"{name} keeps registers in local memory"
+
+
+# The most that a warp may issue for a product, and read of shared memory by ldmatrix. See the
+# module for what a multiprocessor has time for.
+USUAL = {
+    "mma_forward_f16_64_80_plain": (4.9, 0.25),
+    "mma_forward_f16_128_80_plain": (3.6, 0.334),
+    "mma_queries_f16_64_80_plain": (4.3, 0.334),
+    "mma_both_f16_64_80_plain": (4.6, 0.375),
+    "mma_queries_f16_128_80_plain": (3.8, 0.5),
+    "mma_both_f16_128_80_plain": (3.7, 0.563),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", instructions.CASES, ids=lambda case: case.name)
+def test_little_is_issued_beside_products(case, tmp_path):
+    disassembler()
+    cubin, _ = compiled(case.name, "90", tmp_path)
+    (code,) = instructions.kernels(cubin).values()
+    usage = code.usage(case.copies, case.steps)
+    most_instructions, most_loads = USUAL[case.name]
+    assert usage.instructions / usage.products <= most_instructions
+    assert usage.loads / usage.products <= most_loads
 
 
 @pytest.mark.slow
@@ -169,7 +164,7 @@ def test_every_instance_is_named_once():
     lines = (ROOT / "cuda" / "instances.txt").read_text().splitlines()
     names = [line.split()[0] for line in lines if line[:1].isalpha()]
     assert len(names) == len(set(names))
-    for header, _ in instances().values():
+    for header, _ in instructions.instances().values():
         assert (ROOT / "cuda" / header).is_file(), header
 
 
@@ -179,7 +174,7 @@ PHASES = re.compile(r"(MUFU\.EX2)|WARPGROUP\.DEPBAR\.\w+ \w+, (0x[01])")
 @pytest.mark.slow
 def test_probes_of_hopper(tmp_path):
     source = ROOT / "benchmarks" / "gpu" / "probes_sm90.cu"
-    cubin, said = compiled_file(source, "90a", tmp_path)
+    cubin, said = instructions.compile_cubin(source, "90a", tmp_path)
     assert not re.search(r"\bC75\d\d\b", said), said
     code = native_build.run(disassembler(), "-c", cubin)
     for instruction in ("HGMMA", "UTMALDG", "UTMASTG", "UBLKRED", "USETMAXREG", r"REDG?\S*x4"):
@@ -190,7 +185,7 @@ def test_probes_of_hopper(tmp_path):
 def test_experiments_on_hopper(tmp_path):
     """With the fence, a step's exponentials stand between its two waits, so that they overlap."""
     source = ROOT / "benchmarks" / "gpu" / "experiments.cu"
-    cubin, said = compiled_file(source, "90a", tmp_path)
+    cubin, said = instructions.compile_cubin(source, "90a", tmp_path)
     assert not re.search(r"\bC75\d\d\b", said), said
     code = native_build.run(disassembler(), "-c", cubin)
     kernel = re.compile(
