@@ -116,6 +116,8 @@ Status backward(const BackwardParams& wanted, Launch& launch) {
                       has_pairs(params.dq),
                       has_pairs(params.dk),
                       has_pairs(params.dv),
+                      p.softcap > 0 ? effective_cap<float>(p.softcap * kLog2E) : 0,
+                      p.dropout.probability > 0,
                       0,
                       extras.space.lse_log2,
                       extras.space.delta,

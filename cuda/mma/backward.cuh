@@ -13,7 +13,7 @@ struct BackwardBlock : BackwardLoads<Element, Shape> {
   using Loads = BackwardLoads<Element, Shape>;
   using Loads::a, Loads::address_of, Loads::clear_stages, Loads::constants_of, Loads::first_owned,
       Loads::group, Loads::kHeadDim, Loads::kOwned, Loads::kOwnsKeys, Loads::kWalked, Loads::lane,
-      Loads::load_owned, Loads::load_walked, Loads::next, Loads::place, Loads::place_of_stage,
+      Loads::load_owned, Loads::load_walked, Loads::next, Loads::place, Loads::slot_of_stage,
       Loads::start_streams, Loads::thread, Loads::turn_streams, Loads::walked_tiles,
       Loads::warp_row;
   using typename Loads::Memory, typename Loads::Stop, typename Loads::Streams;
@@ -30,7 +30,7 @@ struct BackwardBlock : BackwardLoads<Element, Shape> {
   // A tile is used in steps of kScored rows.
   struct Step {
     int32_t number, head;  // of the steps of all keys, or of the queries of a head
-    uint32_t place;        // rows from the beginning of the stages on
+    uint32_t slot;         // rows from the beginning of the stages on
     bool is_full;          // every pair in it is allowed by rule
   };
 
@@ -93,11 +93,13 @@ struct BackwardBlock : BackwardLoads<Element, Shape> {
     const auto load = [&](int32_t number) {
       const Stop ahead = kIsAhead && number > 0 ? next(stop) : stop;
       if (kOwnsKeys && number > 0 && ahead.tile == walked_tiles().begin) turn_streams(streams);
-      load_walked(ahead, place_of_stage(number), streams);
+      load_walked(ahead, slot_of_stage(number), streams);
     };
     load_owned();
-    start_streams(stop, streams);
-    if (tiles.begin < streams.end) clear_stages();
+    if (tiles.begin < place().streams) {
+      start_streams(stop, streams);
+      clear_stages();
+    }
     if constexpr (kIsAhead) load(0);
     ptx::cp_async_wait<kIsAhead>();
     ptx::block_sync();  // what the block owns is there
@@ -107,11 +109,11 @@ struct BackwardBlock : BackwardLoads<Element, Shape> {
     owned.set(own, warp_row(), lane());
     if constexpr (kWantsDp) owned_other.set(own + Memory::kOwnedBytes, warp_row(), lane());
     walk_tiles<Shape::kStages>(0, (tiles.end - tiles.begin) * heads - 1, load, [&](int32_t number) {
-      if (has_cosine()) invert_all_norms(address_of(place_of_stage(number)), number == 0);
+      if (has_cosine()) invert_all_norms(address_of(slot_of_stage(number)), number == 0);
 #pragma unroll 1
       for (int i = 0; i < kSteps; ++i) {
         const Step step = {stop.tile * kSteps + i, stop.head,
-                           place_of_stage(number) + static_cast<uint32_t>(i * kScored),
+                           slot_of_stage(number) + static_cast<uint32_t>(i * kScored),
                            sees.all.has(stop.tile * kSteps + i)};
         if (!sees.some.has(step.number)) continue;
         Scores s, dp;
@@ -125,7 +127,7 @@ struct BackwardBlock : BackwardLoads<Element, Shape> {
   template <bool kWantsDp>
   PTX_FN void multiply(const Operand& owned, const OtherOperand& owned_other, const Step& step,
                        Scores& s, Scores& dp) const {
-    const uint32_t walked = address_of(step.place);
+    const uint32_t walked = address_of(step.slot);
     clear(s);
     clear(dp);
     multiply_rows<Element>(owned, walked, lane(), s);
@@ -145,25 +147,28 @@ struct BackwardBlock : BackwardLoads<Element, Shape> {
     }
   }
 
-  // The rows of a step that a lane's two columns of fragment j are.
-  PTX_FN void read_rows(const Group& g, const Step& step, int j, GradientRow (&rows)[2]) const {
+  // The rows of a step that a lane's two columns of fragment j are; `row` is any of their head.
+  PTX_FN void read_rows(const Group& g, const Step& step, int j, const GradientRow& row,
+                        GradientRow (&rows)[2]) const {
     const int column = 8 * j + fragment_column(lane());
-    const uint32_t at = constants_of(step.place) + 4 * static_cast<uint32_t>(column);
+    const uint32_t at = constants_of(step.slot) + 4 * static_cast<uint32_t>(column);
     const float2 lse = ptx::ld_shared<float2>(at),
                  delta = ptx::ld_shared<float2>(at + Memory::kConstantBytes);
-    const int64_t row = int64_t{step.number} * kScored + column;
-#pragma unroll
-    for (int e = 0; e < 2; ++e)
-      rows[e] = scaled_row<Shape::kHasOptions>(
-          a.params.problem, {min_of(row + e, g.mask.seqlen_q - 1), step.head}, scales);
+    rows[0] = rows[1] = row;
     rows[0].lse_log2 = lse.x, rows[1].lse_log2 = lse.y;
     rows[0].delta = delta.x, rows[1].delta = delta.y;
+    if constexpr (Shape::kHasOptions) {
+      const int64_t query = int64_t{step.number} * kScored + column;
+      rows[0].at.query = min_of(query, g.mask.seqlen_q - 1);
+      rows[1].at.query = min_of(query + 1, g.mask.seqlen_q - 1);
+    }
   }
 
   // s <- the weights that met the values, dp <- ds by the raw products, relative to the reference
-  // of scales. `mine`: the lane's rows of the group, where the block owns them.
+  // of scales. `mine`: the lane's rows of the group, where the block owns them; `sums`: theirs, if
+  // they are wanted.
   PTX_FN void differentiate(const Step& step, const GradientRow (&mine)[kRowFragments][2],
-                            RowSums* sums, Scores& s, Scores& dp) const {
+                            RowSums& sums, Scores& s, Scores& dp) const {
     if (step.is_full)
       differentiate<true>(step, mine, sums, s, dp);
     else
@@ -172,9 +177,12 @@ struct BackwardBlock : BackwardLoads<Element, Shape> {
 
   template <bool kIsFull>
   PTX_FN void differentiate(const Step& step, const GradientRow (&mine)[kRowFragments][2],
-                            RowSums* sums, Scores& s, Scores& dp) const {
+                            RowSums& sums, Scores& s, Scores& dp) const {
     const Group g = !kIsFull || Shape::kHasOptions ? group() : Group{};
     const int64_t first = int64_t{step.number} * kScored + fragment_column(lane());
+    GradientRow row = {};
+    if constexpr (kOwnsKeys)
+      row = scaled_row<Shape::kHasOptions>(a.params.problem, g, {0, step.head}, scales);
 #pragma unroll
     for (int m = 0; m < kRowFragments; ++m) {
       int64_t own = 0;
@@ -187,7 +195,7 @@ struct BackwardBlock : BackwardLoads<Element, Shape> {
       for (int j = 0; j < kScored / 8; ++j) {
         GradientRow rows[2];
         if constexpr (kOwnsKeys)
-          read_rows(g, step, j, rows);
+          read_rows(g, step, j, row, rows);
         else
           rows[0] = mine[m][0], rows[1] = mine[m][1];
         differentiate_fragment<kIsFull>(g, step, m, j, rows, windows, kOwnsKeys ? own : first, sums,
@@ -199,25 +207,29 @@ struct BackwardBlock : BackwardLoads<Element, Shape> {
   template <bool kIsFull>
   PTX_FN void differentiate_fragment(const Group& g, const Step& step, int m, int j,
                                      const GradientRow (&rows)[2], const Window (&windows)[2],
-                                     int64_t first_key, RowSums* sums, float (&s)[4],
+                                     int64_t first_key, RowSums& sums, float (&s)[4],
                                      float (&dp)[4]) const {
-    float factors[4] = {1, 1, 1, 1};
-    if (Shape::kHasOptions && a.params.problem.dropout.probability > 0)
+    const bool has_dropout = Shape::kHasOptions && a.has_dropout;
+    FragmentPairs<kOwnsKeys> pairs = {rows, first_key, 8 * j, {}};
+    float factors[4], norms[4];
+    if (has_dropout) {
       draw_factors(g, rows, first_owned() + warp_row() + 16 * m, step, j, factors);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int half = i / 2, column = 8 * j + i % 2, key = kOwnsKeys ? 8 * half : column;
-      const GradientRow& row = rows[kOwnsKeys ? i % 2 : half];
-      float raw = s[i], norm = 1;
-      if (has_cosine()) raw *= inverse_norms(step, m, half, column, &norm);
-      const PairGradient pair = differentiate_pair<Shape::kHasOptions, !kIsFull>(
-          a.params.problem, g, row, first_key, key, kIsFull || windows[half].has(column), raw,
-          dp[i] * factors[i]);
-      if (Shape::kHasOptions && sums)
-        add_row_sums(a.params.problem, g, row, first_key, key, pair, (*sums)[m][half]);
-      s[i] = pair.p * factors[i];
-      dp[i] = pair.ds * (pair.slope * row.ds_scale * norm);
+      for_pairs([&](int i) { dp[i] *= factors[i]; });
     }
+    if (has_cosine())
+      for_pairs(
+          [&](int i) { s[i] *= inverse_norms(step, m, i / 2, pairs.column + i % 2, &norms[i]); });
+    for_pairs(
+        [&](int i) { pairs.is_visible[i] = kIsFull || windows[i / 2].has(pairs.column + i % 2); });
+    const FragmentGradient r =
+        differentiate_pairs<Shape::kHasOptions, !kIsFull>(a, g, pairs, s, dp);
+    if (Shape::kHasOptions && !kOwnsKeys && a.row_sums)
+      for_pairs(
+          [&](int i) { add_row_sums(a.params.problem, g, pairs, i, s[i], r, sums[m][i / 2]); });
+    for_pairs([&](int i) { s[i] = r.p[i], dp[i] = r.ds[i] * pairs.row(i).ds_scale; });
+    if (has_dropout) for_pairs([&](int i) { s[i] *= factors[i]; });
+    if (Shape::kHasOptions && a.cap > 0) for_pairs([&](int i) { dp[i] *= r.slope[i]; });
+    if (has_cosine()) for_pairs([&](int i) { dp[i] *= norms[i]; });
   }
 
   // What dropout multiplies the weights of fragment j by.
@@ -281,13 +293,26 @@ struct BackwardBlock : BackwardLoads<Element, Shape> {
   }
 };
 
+// Whole tiles of the other side, if they can come by streams.
+template <class Shape>
+PTX_FN int32_t streamed_tiles(const BackwardArguments& a, const Group& g) {
+  const Problem& p = a.params.problem;
+  if constexpr (Shape::kOwnsKeys) {
+    if (!a.q_access.has_streams || !a.dout_access.has_streams) return 0;
+    return static_cast<int32_t>(g.mask.seqlen_q / Shape::kWalked);
+  } else {
+    if (!a.k_access.has_streams || !a.v_access.has_streams || p.page_size > 0) return 0;
+    return static_cast<int32_t>(g.mask.seqlen_k / Shape::kWalked);
+  }
+}
+
 // By all threads of the block, which owns the rows, or keys, from `first` on.
 template <class Element, class Shape>
 PTX_FN BackwardBlock<Element, Shape> backward_block(const BackwardArguments& a, const Group& g,
                                                     int64_t first) {
   keep_place(ptx::dyn_smem() + BackwardMemory<Shape>::kPlace,
              {static_cast<int32_t>(g.sequence), static_cast<int32_t>(g.head_kv),
-              static_cast<int32_t>(first / Shape::kOwned)});
+              static_cast<int32_t>(first / Shape::kOwned), streamed_tiles<Shape>(a, g)});
   return {a, scales_of(a.params.problem, g)};
 }
 

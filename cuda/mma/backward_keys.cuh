@@ -15,10 +15,11 @@ PTX_FN void sum_keys(const BackwardBlock<Element, Shape>& block, Span queries,
   using Scores = typename Block::Scores;
   constexpr bool kWantsDk = kWanted != KeyGradients::kValues;
   const GradientRow nobody[Shape::kRowFragments][2] = {};
+  typename Block::RowSums nothing;
   block.template walk<kWantsDk>(
       queries, [&](Scores& s, Scores& dp, const typename Block::Step& step) {
-        block.differentiate(step, nobody, nullptr, s, dp);
-        const uint32_t q = Block::address_of(step.place), dout = q + Block::Memory::kWalkedBytes;
+        block.differentiate(step, nobody, nothing, s, dp);
+        const uint32_t q = Block::address_of(step.slot), dout = q + Block::Memory::kWalkedBytes;
         if constexpr (kWanted != KeyGradients::kKeys)
           multiply_weights<Element>(s, dout, Block::lane(), dv);
         if constexpr (kWantsDk) multiply_weights<Element>(dp, q, Block::lane(), dk);

@@ -90,18 +90,18 @@ struct BackwardLoads {
     ptx::cp_async_commit();
   }
 
-  // In shared memory, of the walked rows from row `place` of the stages on: they, and their lse's.
-  PTX_FN static uint32_t place_of_stage(int32_t stop) {
+  // In shared memory, of the walked rows from row `slot` of the stages on: they, and their lse's.
+  PTX_FN static uint32_t slot_of_stage(int32_t stop) {
     return stage_offset<Shape::kStages>(stop, kWalked);
   }
-  PTX_FN static uint32_t address_of(uint32_t place) {
-    const uint32_t stage = place / kWalked;
-    return ptx::dyn_smem() + Memory::kStages + place * Memory::Layout::kRowBytes +
+  PTX_FN static uint32_t address_of(uint32_t slot) {
+    const uint32_t stage = slot / kWalked;
+    return ptx::dyn_smem() + Memory::kStages + slot * Memory::Layout::kRowBytes +
            stage * Memory::kWalkedBytes;
   }
-  PTX_FN static uint32_t constants_of(uint32_t place) {
-    const uint32_t stage = place / kWalked;
-    return ptx::dyn_smem() + Memory::kConstants + 4 * place + stage * Memory::kConstantBytes;
+  PTX_FN static uint32_t constants_of(uint32_t slot) {
+    const uint32_t stage = slot / kWalked;
+    return ptx::dyn_smem() + Memory::kConstants + 4 * slot + stage * Memory::kConstantBytes;
   }
 
   // The tiles of the keys, or of the queries of every head, along which the block walks.
@@ -119,34 +119,30 @@ struct BackwardLoads {
     const Problem& p = a.params.problem;
     const int64_t begin = int64_t{stop.tile} * kWalked;
     if constexpr (kOwnsKeys) {
-      if (!a.q_access.has_streams || !a.dout_access.has_streams) return;
       const Group g = group_of_head(stop.head);
       const Position at = {begin, stop.head};
       streams.first.start(p.q, a.q_access, row_offset(p, g, p.q, at), thread());
       streams.second.start(a.params.dout, a.dout_access, row_offset(p, g, a.params.dout, at),
                            thread());
       streams.constants = workspace_row(p, g, {begin + thread(), stop.head});
-      streams.end = static_cast<int32_t>(g.num_rows / kWalked);
     } else {
-      if (!a.k_access.has_streams || !a.v_access.has_streams || p.page_size > 0) return;
       const Group g = group();
       streams.first.start(p.k, a.k_access, key_offset(p, g, p.k, begin), thread());
       streams.second.start(p.v, a.v_access, key_offset(p, g, p.v, begin), thread());
-      streams.end = static_cast<int32_t>(g.mask.seqlen_k / kWalked);
     }
   }
   // From the end of a head's queries to the next head's.
   PTX_FN void turn_streams(Streams& streams) const {
     const Problem& p = a.params.problem;
     const TileSpan tiles = walked_tiles();
-    const int64_t rows = max_of(min_of(tiles.end, streams.end) - tiles.begin, 0) * kWalked;
+    const int64_t rows = max_of(min_of(tiles.end, place().streams) - tiles.begin, 0) * kWalked;
     streams.first.turn(p.q, a.q_access, rows);
     streams.second.turn(a.params.dout, a.dout_access, rows);
     streams.constants += 1 - rows * p.group_size;
   }
   PTX_FN void clear_stages() const {
     for (int i = 0; i < Shape::kStages; ++i) {
-      const uint32_t stage = address_of(place_of_stage(i));
+      const uint32_t stage = address_of(slot_of_stage(i));
       if constexpr (kOwnsKeys)
         Streams::clear(a.q_access, a.dout_access, stage, thread());
       else
@@ -160,13 +156,13 @@ struct BackwardLoads {
     ptx::cp_async<4>(to, a.lse_log2 + (exists ? from : 0), bytes);
     ptx::cp_async<4>(to + Memory::kConstantBytes, a.delta + (exists ? from : 0), bytes);
   }
-  PTX_FN void load_walked(Stop stop, uint32_t place, Streams& streams) const {
-    const uint32_t stage = address_of(place);
+  PTX_FN void load_walked(Stop stop, uint32_t slot, Streams& streams) const {
+    const uint32_t stage = address_of(slot);
     const int64_t first = int64_t{stop.tile} * kWalked;
-    const bool is_whole = stop.tile < streams.end;
+    const bool is_whole = stop.tile < place().streams;
     if constexpr (kOwnsKeys) {
       const Problem& p = a.params.problem;
-      const uint32_t constants = constants_of(place);
+      const uint32_t constants = constants_of(slot);
       if (is_whole) {
         streams.load(a.q_access, a.dout_access, stage, thread());
         if (thread() < kWalked) load_constants(constants, streams.constants, true);

@@ -22,8 +22,8 @@ PTX_FN void sum_queries(const BackwardBlock<Element, Shape>& block, Span keys,
           gradient_row<Shape::kHasOptions>(block.a, g, block.first_owned() + row, block.scales);
     }
   block.template walk<true>(keys, [&](Scores& s, Scores& dp, const typename Block::Step& step) {
-    block.differentiate(step, rows, block.a.row_sums ? &row_sums : nullptr, s, dp);
-    multiply_weights<Element>(dp, Block::address_of(step.place), Block::lane(), dq);
+    block.differentiate(step, rows, row_sums, s, dp);
+    multiply_weights<Element>(dp, Block::address_of(step.slot), Block::lane(), dq);
   });
 }
 

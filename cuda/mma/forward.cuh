@@ -144,11 +144,9 @@ struct ForwardBlock {
   PTX_FN Streams start_streams(int32_t first) const {
     const Problem& p = a.params.problem;
     Streams streams;
-    if (!a.k_access.has_streams || !a.v_access.has_streams || p.page_size > 0) return streams;
+    if (first >= place().streams) return streams;
     const Group g = group();
     const int64_t begin = int64_t{first} * kTileK;
-    streams.end = static_cast<int32_t>(g.mask.seqlen_k / kTileK);
-    if (first >= streams.end) return streams;
     streams.first.start(p.k, a.k_access, key_offset(p, g, p.k, begin), thread());
     streams.second.start(p.v, a.v_access, key_offset(p, g, p.v, begin), thread());
     for (int i = 0; i < Shape::kStages; ++i)
@@ -157,7 +155,7 @@ struct ForwardBlock {
   }
   PTX_FN void load_tile(int32_t key_tile, Streams& streams) const {
     const uint32_t stage = stage_of(key_tile);
-    if (key_tile < streams.end) {
+    if (key_tile < place().streams) {
       streams.load(a.k_access, a.v_access, stage, thread());
     } else {
       const Problem& p = a.params.problem;
@@ -271,9 +269,12 @@ struct ForwardBlock {
 template <class Element, class Shape>
 PTX_FN ForwardBlock<Element, Shape> forward_block(const ForwardArguments& a, const Group& g,
                                                   int64_t first_row) {
+  const bool has_streams =
+      a.k_access.has_streams && a.v_access.has_streams && a.params.problem.page_size == 0;
   keep_place(ptx::dyn_smem() + ForwardMemory<Shape>::kPlace,
              {static_cast<int32_t>(g.sequence), static_cast<int32_t>(g.head_kv),
-              static_cast<int32_t>(first_row / Shape::kTileQ)});
+              static_cast<int32_t>(first_row / Shape::kTileQ),
+              has_streams ? static_cast<int32_t>(g.mask.seqlen_k / Shape::kTileK) : 0});
   return {a, Shape::kHasOptions && scales_scores(a.params.problem, g)};
 }
 

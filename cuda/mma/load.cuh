@@ -68,26 +68,43 @@ PTX_FN uint4 gather_chunk(const Stored* row, int64_t stride, int first, int coun
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
+// Which chunks of a tile a thread brings: chunk `lane` of row `row`, and those that follow at equal
+// distances. Neighbouring threads read 128 bytes of a row, or 64 where it is no multiple of that.
+template <int kThreads, int kColumns, int kElementBytes>
+struct ThreadChunks {
+  using Layout = TileLayout<kColumns, kElementBytes>;
+  static constexpr int kLanes = Layout::kChunks % 8 == 0 ? 8 : 4, kRowsAtOnce = kThreads / kLanes;
+  static_assert(Layout::kChunks % kLanes == 0 && kRowsAtOnce % 8 == 0, "permuted alike");
+
+  PTX_FN static int lane(int thread) { return static_cast<unsigned>(thread) % kLanes; }
+  PTX_FN static int row(int thread) { return static_cast<unsigned>(thread) / kLanes; }
+};
+
 // Tile rows 0 .. kRows - 1 <- source rows, of which the first `num_rows` exist; `offset(i)` is
 // where row i begins. The caller commits and waits, and meets the block before anyone reads.
 template <int kThreads, int kRows, int kColumns, class Element, class F>
 PTX_FN void load_any_rows(uint32_t tile, const RowSource<Element>& source, int num_rows, int thread,
                           F&& offset) {
   using Stored = typename Element::Stored;
-  using Layout = TileLayout<kColumns, sizeof(Stored)>;
+  using Chunks = ThreadChunks<kThreads, kColumns, sizeof(Stored)>;
+  using Layout = typename Chunks::Layout;
 #pragma unroll 1
-  for (int i = thread; i < kRows * Layout::kChunks; i += kThreads) {
-    const int row = i / Layout::kChunks, chunk = i % Layout::kChunks;
-    const int first = chunk * Layout::kChunkElements;
-    const int left = static_cast<int>(clamp_to(source.columns - first, 0, Layout::kChunkElements));
-    const int count = row < num_rows ? left : 0;
-    const Stored* from = source.data + (count > 0 ? offset(row) : 0);
-    const uint32_t to = tile + Layout::chunk(row, chunk);
-    if (source.has_chunks)
-      ptx::cp_async<kChunkBytes>(to, from + (count > 0 ? first : 0),
-                                 static_cast<uint32_t>(count * sizeof(Stored)));
-    else
-      ptx::st_shared(to, gather_chunk(from, source.stride, first, count));
+  for (int row = Chunks::row(thread); row < kRows; row += Chunks::kRowsAtOnce) {
+    const bool exists = row < num_rows;
+    const Stored* from = source.data + (exists ? offset(row) : 0);
+#pragma unroll 1
+    for (int chunk = Chunks::lane(thread); chunk < Layout::kChunks; chunk += Chunks::kLanes) {
+      const int first = chunk * Layout::kChunkElements;
+      const int left =
+          static_cast<int>(clamp_to(source.columns - first, 0, Layout::kChunkElements));
+      const int count = exists ? left : 0;
+      const uint32_t to = tile + Layout::chunk(row, chunk);
+      if (source.has_chunks)
+        ptx::cp_async<kChunkBytes>(to, from + (count > 0 ? first : 0),
+                                   static_cast<uint32_t>(count * sizeof(Stored)));
+      else
+        ptx::st_shared(to, gather_chunk(from, source.stride, first, count));
+    }
   }
 }
 
@@ -97,32 +114,29 @@ PTX_FN void load_any_rows(uint32_t tile, const RowSource<Element>& source, int n
 template <class Element, int kThreads, int kRows, int kColumns>
 struct RowStream {
   using Stored = typename Element::Stored;
-  using Layout = TileLayout<kColumns, sizeof(Stored)>;
-  // Neighbouring threads read 128 bytes of a row, or 64 where it is no multiple of that.
-  static constexpr int kLanes = Layout::kChunks % 8 == 0 ? 8 : 4, kRowsAtOnce = kThreads / kLanes;
-  static_assert(Layout::kChunks % kLanes == 0 && kRowsAtOnce % 8 == 0, "permuted alike");
+  using Chunks = ThreadChunks<kThreads, kColumns, sizeof(Stored)>;
+  using Layout = typename Chunks::Layout;
+  static constexpr int kLanes = Chunks::kLanes, kRowsAtOnce = Chunks::kRowsAtOnce;
 
   const char* from;  // the thread's first chunk in the next tile
-
-  PTX_FN static int lane(int thread) { return static_cast<unsigned>(thread) % kLanes; }
-  PTX_FN static int row(int thread) { return static_cast<unsigned>(thread) / kLanes; }
 
   // From the row on whose first element is number `first` of `t`.
   PTX_FN void start(const TensorView& t, RowAccess access, int64_t first, int thread) {
     from = static_cast<const char*>(t.data) + first * static_cast<int64_t>(sizeof(Stored)) +
-           int64_t{row(thread)} * access.step + lane(thread) * kChunkBytes;
+           int64_t{Chunks::row(thread)} * access.step + Chunks::lane(thread) * kChunkBytes;
   }
 
   // The next tile, all of whose rows exist. Chunks beyond the rows' elements are left as they are.
   PTX_FN void load(RowAccess access, uint32_t tile, int thread) {
-    const uint32_t to = tile + Layout::chunk(row(thread), lane(thread));
-    const int chunks = access.chunks - lane(thread);
+    const int row = Chunks::row(thread), lane = Chunks::lane(thread);
+    const uint32_t to = tile + Layout::chunk(row, lane);
+    const int chunks = access.chunks - lane;
 #pragma unroll
     for (int i = 0; i < kRows; i += kRowsAtOnce) {
       const char* at = from + int64_t{i} * access.step;
 #pragma unroll
       for (int j = 0; j < Layout::kChunks; j += kLanes)
-        if (j < chunks && (i + kRowsAtOnce <= kRows || row(thread) < kRows - i))
+        if (j < chunks && (i + kRowsAtOnce <= kRows || row < kRows - i))
           ptx::cp_async<kChunkBytes>(to + Layout::bytes(i) + j * kChunkBytes, at + j * kChunkBytes,
                                      kChunkBytes);
     }
@@ -152,7 +166,6 @@ struct StreamPair {
   static constexpr uint32_t kTileBytes = Stream::Layout::bytes(kRows);
 
   Stream first, second;
-  int32_t end = 0;  // tiles from here on, some of whose rows do not exist, come row by row
 
   PTX_FN void load(RowAccess access, RowAccess access_second, uint32_t tile, int thread) {
     first.load(access, tile, thread);

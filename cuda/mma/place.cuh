@@ -11,8 +11,8 @@ namespace attnext::cuda::mma {
 
 struct alignas(16) BlockPlace {
   int32_t sequence, head_kv;
-  int32_t tile;  // of the rows of a group, or of the keys, that the block owns
-  int32_t unused;
+  int32_t tile;     // of the rows of a group, or of the keys, that the block owns
+  int32_t streams;  // tiles that it walks along come by streams up to this one, then row by row
 };
 constexpr uint32_t kPlaceBytes = sizeof(BlockPlace);
 

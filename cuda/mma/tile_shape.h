@@ -135,7 +135,10 @@ struct BackwardShape {
   static constexpr int kRowBytes = kHeadDim * kElementBytes * kRowFragments;
   static constexpr int kWalked = kRowBytes > 384 ? 16 : kRowBytes > 128 ? 32 : 64;
   static constexpr int kScored =
-      kWalked == 16 || (kOwnsKeys && (kRowFragments == 2 || kElementBytes == 4)) ? 16 : 32;
+      kWalked == 16 || (kOwnsKeys && (kRowFragments == 2 || kElementBytes == 4 ||
+                                      (kBudget == Budget::kTuring && kHeadDim > 64)))
+          ? 16
+          : 32;
   // Of the owned rows, left operands of s and dp, what stays in registers next to the sums: both, q
   // or k, or neither. What is not kept is read from shared memory for every step, which a
   // multiprocessor does for all its warps at the rate of a third of an instruction a product.
