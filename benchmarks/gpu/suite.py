@@ -15,7 +15,7 @@ from . import common
 from .worker import LONGEST, Row, Skipped
 
 # The others ask how the emulator fails, or what a compiler makes of the kernels.
-FILES = [f"tests/cuda/test_cuda_{name}.py" for name in ("grid", "passes", "precision")]
+FILES = [f"tests/cuda/test_cuda_{name}.py" for name in ("grid", "passes", "precision", "tiles")]
 
 # Plug-ins of pytest that happen to be installed, and warnings of other versions of other libraries,
 # say nothing of a device.

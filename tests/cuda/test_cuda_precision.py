@@ -7,7 +7,7 @@ import pytest
 
 import attnext
 from attnext import reference
-from tolerance import check
+from both_passes import check_all, passes
 
 SHAPE = (2, 65, 64)
 
@@ -53,21 +53,6 @@ def drawn(draw):
     q, k, v = (x.astype(np.float32) for x in draw(rng))
     dout, dlse = (rng.normal(size=s).astype(np.float32) for s in (SHAPE, SHAPE[:-1]))
     return SimpleNamespace(q=q, k=k, v=v, dout=dout, dlse=dlse, options={"causal": True})
-
-
-def passes(library, x, **where):
-    """What forward and backward yield, by name."""
-    out, lse = library.attention(x.q, x.k, x.v, return_lse=True, **where, **x.options)
-    grads = library.attention_backward(
-        x.dout, x.q, x.k, x.v, out, lse, dlse=x.dlse, **where, **x.options
-    )
-    return {"out": out, "lse": lse, "dq": grads.dq, "dk": grads.dk, "dv": grads.dv}
-
-
-def check_all(actual, x):
-    truth, naive = (passes(reference, x, dtype=dtype) for dtype in (np.float64, np.float32))
-    for name, result in actual.items():
-        check(name, result, truth[name], naive[name], x, lse=truth["lse"])
 
 
 def explained(x, backend):
