@@ -141,17 +141,14 @@ struct ForwardBlock {
            stage_offset<Shape::kStages>(key_tile, 2 * Memory::kTileBytes);
   }
   // Keys and values on their way, from tile `first` on.
-  PTX_FN Streams start_streams(int32_t first) const {
+  PTX_FN void start_streams(int32_t first, Streams& streams) const {
     const Problem& p = a.params.problem;
-    Streams streams;
-    if (first >= place().streams) return streams;
     const Group g = group();
     const int64_t begin = int64_t{first} * kTileK;
     streams.first.start(p.k, a.k_access, key_offset(p, g, p.k, begin), thread());
     streams.second.start(p.v, a.v_access, key_offset(p, g, p.v, begin), thread());
     for (int i = 0; i < Shape::kStages; ++i)
       Streams::clear(a.k_access, a.v_access, stage_of(i), thread());
-    return streams;
   }
   PTX_FN void load_tile(int32_t key_tile, Streams& streams) const {
     const uint32_t stage = stage_of(key_tile);
@@ -237,7 +234,8 @@ struct ForwardBlock {
     const auto first = static_cast<int32_t>(keys.begin / kTileK),
                last = static_cast<int32_t>((keys.end - 1) / kTileK);
     load_queries();
-    Streams streams = start_streams(first);
+    Streams streams;
+    if (first < place().streams) start_streams(first, streams);
     if constexpr (kIsAhead) load_tile(first, streams);
     store_scales();
     ptx::cp_async_wait<kIsAhead>();

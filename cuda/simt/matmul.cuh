@@ -25,9 +25,9 @@ PTX_FN void add_products(A (&a)[kRows], const A (&b)[kQuad], A (&w)[kWeights],
   }
 }
 
-// s[i][j] += sum_d term(q[d], k[d]) over one slab of transposed operands; `weight` lies like the
-// queries. A slab is summed from zero and then joins what is there: a chain over a long head_dim
-// would round too often.
+// s[i][j] += sum_d term(q[d], k[d]) over one slab of transposed operands, `width` of them, a
+// multiple of 4; `weight` lies like the queries. A slab is summed from zero and then joins what is
+// there: a chain over a long head_dim would round too often.
 template <class Term, Queries kQueries, int kRows, class A>
 PTX_FN void multiply_slab(SharedArray<A> first, SharedArray<A> second, SharedArray<A> weight,
                           int width, A (&s)[kRows][kQuad]) {
@@ -36,18 +36,24 @@ PTX_FN void multiply_slab(SharedArray<A> first, SharedArray<A> second, SharedArr
   const ThreadPlace place = thread_place();
   [[maybe_unused]] constexpr int kUnroll = Term::kHasWeight ? 1 : kStepsAhead<A>;  // a tanh is long
   A sum[kRows][kQuad] = {};
+  // The columns of a slab are moved alike for the quad's elements: their places are found once.
+#pragma unroll 1
+  for (int begin = 0; begin < width; begin += kQuad) {
+    const int of_rows = slab_index<kColumns>(begin, place.ty * kRows),
+              of_columns = slab_index<kTileK>(begin, place.tx * kQuad);
 #pragma unroll kUnroll
-  for (int d = 0; d < width; ++d) {
-    A a[kRows], b[kQuad], w[kWeights];
-    load_values<kRows>(first, slab_index<kColumns>(d, place.ty * kRows), a);
-    load_values<kQuad>(second, slab_index<kTileK>(d, place.tx * kQuad), b);
-    if constexpr (Term::kHasWeight) {
-      if constexpr (kIsFirst)
-        load_values<kWeights>(weight, slab_index<kColumns>(d, place.ty * kRows), w);
-      else
-        load_values<kWeights>(weight, slab_index<kTileK>(d, place.tx * kQuad), w);
+    for (int d = 0; d < kQuad; ++d) {
+      A a[kRows], b[kQuad], w[kWeights];
+      load_values<kRows>(first, of_rows + d * kColumns, a);
+      load_values<kQuad>(second, of_columns + d * kTileK, b);
+      if constexpr (Term::kHasWeight) {
+        if constexpr (kIsFirst)
+          load_values<kWeights>(weight, of_rows + d * kColumns, w);
+        else
+          load_values<kWeights>(weight, of_columns + d * kTileK, w);
+      }
+      add_products<Term, kIsFirst>(a, b, w, sum);
     }
-    add_products<Term, kIsFirst>(a, b, w, sum);
   }
 #pragma unroll
   for (int i = 0; i < kRows; ++i) {
@@ -125,19 +131,17 @@ PTX_FN void load_tile_column(SharedArray<A> tile, int j, A (&x)[kRows]) {
 }
 
 // Visits add(i, c, weight, x): tile row b's weight for the thread's row i, and column c of `x`'s
-// row b - first, for all b of a slab. Columns beyond `quads` are left out.
-template <int kRows, int kMaxQuads, class A, class F>
-PTX_FN void for_weighted(SharedArray<A> tile, int first, int count, SharedArray<A> x, int quads,
-                         F&& add) {
+// row b - first, for all b of a slab. `x` has room for kMaxQuads quads a thread, of which kQuads
+// are looked at. The columns of a tile are moved alike for four rows that begin at a multiple of
+// four: their places are found once.
+template <int kRows, int kMaxQuads, int kQuads, class A, class F>
+PTX_FN void for_weighted(SharedArray<A> tile, int first, int count, SharedArray<A> x, F&& add) {
   const ThreadPlace place = thread_place();
-  [[maybe_unused]] constexpr int kUnroll = kStepsAhead<A>;
-#pragma unroll kUnroll
-  for (int b = 0; b < count; ++b) {
+  const auto visit = [&](int at, int b) {
     A weight[kRows];
-    load_values<kRows>(tile, tile_index<kRows>(first + b, place.ty * kRows), weight);
+    load_values<kRows>(tile, at, weight);
 #pragma unroll
-    for (int quad = 0; quad < kMaxQuads; ++quad) {
-      if (quad >= quads) continue;
+    for (int quad = 0; quad < kQuads; ++quad) {
       A values[kQuad];
       load_values<kQuad>(x, b * kMaxQuads * kQuadColumns + quad * kQuadColumns + place.tx * kQuad,
                          values);
@@ -147,7 +151,17 @@ PTX_FN void for_weighted(SharedArray<A> tile, int first, int count, SharedArray<
         for (int j = 0; j < kQuad; ++j) add(i, quad * kQuad + j, weight[i], values[j]);
       }
     }
+  };
+  [[maybe_unused]] constexpr int kUnroll = kStepsAhead<A>;
+  const int whole = count / kQuad * kQuad;
+#pragma unroll 1
+  for (int b = 0; b < whole; b += kQuad) {
+    const int at = tile_index<kRows>(first + b, place.ty * kRows);
+#pragma unroll kUnroll
+    for (int i = 0; i < kQuad; ++i) visit(at + i * kTileRows<kRows>, b + i);
   }
+#pragma unroll 1
+  for (int b = whole; b < count; ++b) visit(tile_index<kRows>(first + b, place.ty * kRows), b);
 }
 
 // Columns of an output: those a block accumulates, [begin, ..), `quads` of 64 of them.
@@ -190,11 +204,17 @@ PTX_FN void for_slabs(const RowSource<A>& x, int count, Columns columns, SharedA
 template <int kRows, int kColumns, class A, class Slope>
 PTX_FN void accumulate(SharedArray<A> tile, const RowSource<A>& x, int count, Columns columns,
                        SharedArray<A> slab, A (&out)[kRows][kColumns], Slope&& slope) {
+  constexpr int kMaxQuads = kColumns / kQuad;
+  static_assert(kMaxQuads <= 2);
   for_slabs<kColumns>(x, count, columns, slab, [&](int first, int rows) {
     A sum[kRows][kColumns] = {};
-    for_weighted<kRows, kColumns / kQuad>(
-        tile, first, rows, slab, columns.quads,
-        [&](int i, int c, A weight, A value) { sum[i][c] += weight * slope(i, c, value); });
+    const auto add = [&](int i, int c, A weight, A value) {
+      sum[i][c] += weight * slope(i, c, value);
+    };
+    if (columns.quads == kMaxQuads)
+      for_weighted<kRows, kMaxQuads, kMaxQuads>(tile, first, rows, slab, add);
+    else if (columns.quads == 1)
+      for_weighted<kRows, kMaxQuads, 1>(tile, first, rows, slab, add);
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
 #pragma unroll
