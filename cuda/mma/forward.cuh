@@ -140,6 +140,11 @@ struct ForwardBlock {
     return ptx::dyn_smem() + Memory::kStages +
            stage_offset<Shape::kStages>(key_tile, 2 * Memory::kTileBytes);
   }
+  // The warp's keys among them.
+  PTX_FN static uint32_t keys_of(int32_t key_tile) {
+    return stage_of(key_tile) + static_cast<uint32_t>(Memory::Layout::bytes(warp_key()));
+  }
+
   // Keys and values on their way, from tile `first` on.
   PTX_FN void start_streams(int32_t first, Streams& streams) const {
     const Problem& p = a.params.problem;
@@ -198,33 +203,33 @@ struct ForwardBlock {
             end < 0 ? 0 : static_cast<int32_t>(end / kTileK + 1)};
   }
 
-  // s: raw products in, weights out.
-  PTX_FN void soften_scores(TileKind kind, int64_t begin, Scores& s, RowState<kRowFragments>& state,
-                            Sums& o) const {
-    float factor[kRowFragments][2];
+  // s <- the scores of a tile; `factor` makes them ones to base 2.
+  PTX_FN void score(const Queries& q, int32_t key_tile, TileKind kind, Scores& s,
+                    float (&factor)[kRowFragments][2]) const {
+    clear(s);
+    multiply_rows<Element>(q, keys_of(key_tile), lane(), s);
     load_scales(factor);
-    if constexpr (Shape::kHasOptions) {
-      const uint32_t shared = ptx::dyn_smem();
-      const Group g = group();
-      const WarpTile tile = tile_at(g, begin);
-      if (has_cosine())
-        normalise_scores(shared + Memory::kNormsQ,
-                         shared + Memory::kNormsK + 4 * static_cast<uint32_t>(warp_key()),
-                         warp_row(), lane(), s);
+    if (!Shape::kHasOptions && kind == TileKind::kFull) return;
+    const uint32_t shared = ptx::dyn_smem();
+    const Group g = group();
+    const WarpTile tile = tile_at(g, int64_t{key_tile} * kTileK);
+    if (has_cosine())
+      normalise_scores(shared + Memory::kNormsQ,
+                       shared + Memory::kNormsK + 4 * static_cast<uint32_t>(warp_key()), warp_row(),
+                       lane(), s);
+    if constexpr (Shape::kHasOptions)
       modify_scores(a.params.problem, g, tile, is_scaled, factor, s);
-      soften(factor, s, state, o);
-      if (a.params.problem.dropout.probability > 0)
-        for_kept<kRowFragments, kFragments>(a.params.problem, g, tile,
-                                            [&](int m, int j, int i, bool is_kept) {
-                                              if (!is_kept) s[m][j][i] = 0;
-                                            });
-    } else {
-      if (kind == TileKind::kPartial) {
-        const Group g = group();
-        mask_scores(g, tile_at(g, begin), s);
-      }
-      soften(factor, s, state, o);
-    }
+    else
+      mask_scores(g, tile, s);
+  }
+
+  PTX_FN void drop(int32_t key_tile, Scores& s) const {
+    const Problem& p = a.params.problem;
+    const Group g = group();
+    for_kept<kRowFragments, kFragments>(p, g, tile_at(g, int64_t{key_tile} * kTileK),
+                                        [&](int m, int j, int i, bool is_kept) {
+                                          if (!is_kept) s[m][j][i] = 0;
+                                        });
   }
 
   // All keys of `keys`, a tile at a time.
@@ -250,16 +255,15 @@ struct ForwardBlock {
 
   PTX_FN void multiply_tile(const Queries& q, int32_t key_tile, bool is_first, TileSpan full,
                             RowState<kRowFragments>& state, Sums& o) const {
-    const int64_t begin = int64_t{key_tile} * kTileK;
-    const uint32_t skipped = static_cast<uint32_t>(Memory::Layout::bytes(warp_key()));
     if (has_cosine()) invert_all_norms(stage_of(key_tile), is_first);
-    const TileKind kind = full.has(key_tile) ? TileKind::kFull : tile_at(group(), begin).kind;
+    const TileKind kind =
+        full.has(key_tile) ? TileKind::kFull : tile_at(group(), int64_t{key_tile} * kTileK).kind;
     if (kind == TileKind::kSkip) return;
     Scores s;
-    clear(s);
-    multiply_rows<Element>(q, stage_of(key_tile) + skipped, lane(), s);
-    soften_scores(kind, begin, s, state, o);
-    multiply_weights<Element>(s, stage_of(key_tile) + Memory::kTileBytes + skipped, lane(), o);
+    soften(s, state, o,
+           [&](float (&factor)[kRowFragments][2]) { score(q, key_tile, kind, s, factor); });
+    if (Shape::kHasOptions && a.params.problem.dropout.probability > 0) drop(key_tile, s);
+    multiply_weights<Element>(s, keys_of(key_tile) + Memory::kTileBytes, lane(), o);
   }
 };
 

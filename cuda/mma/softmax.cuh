@@ -9,13 +9,16 @@
 
 namespace attnext::cuda::mma {
 
-// A warp's rows so far, a lane's as [fragment][half]. Weights are 2^(score - base), scores to base
-// 2; sums are of a lane's own columns. A row that has seen no score has the lowest base there is:
-// weights of masked scores, 2^(-infinity - base), are 0 as for every other.
+// A row that has seen no score has the lowest base there is: weights of masked scores,
+// 2^(-infinity - base), are 0 as for every other.
 constexpr float kLowestBase = -FLT_MAX;
+
+// A warp's rows so far, a lane's as [fragment][half]. Weights are 2^(score - base), scores to base
+// 2; sums are of a lane's own columns.
 template <int kRowFragments>
 struct RowState {
   float base[kRowFragments][2], row_sum[kRowFragments][2];
+  bool is_growing;  // some row of the warp had its base raised by the last tile: the next one may
 };
 
 template <int kRowFragments>
@@ -27,6 +30,7 @@ PTX_FN void reset(RowState<kRowFragments>& state) {
       state.base[m][half] = kLowestBase;
       state.row_sum[m][half] = 0;
     }
+  state.is_growing = true;
 }
 
 // Of the four lanes that share a row.
@@ -48,19 +52,29 @@ PTX_FN float base_of_sum(float base, float row_sum) {
 // How far scores to base 2 may outgrow the base of a row before it is raised: weights of up to 2^8
 // fit float16, and most tiles leave what has been summed alone (as in FlashAttention-4).
 constexpr float kHeadroom = 8;
+// A lane whose weights of a tile add up to no more has none of an outgrown score, with room for the
+// roundings on the way.
+constexpr float kCalmSum = 128;
 
 // The bases of rows are raised to the maxima of a tile's scores where those outgrow them; o and the
-// sums follow.
-template <int kRowFragments, int kColumnFragments>
-PTX_FN void raise_bases(const float (&maxima)[kRowFragments][2], RowState<kRowFragments>& state,
+// sums follow. True if some row of the warp was. `factor`, more than 0, makes scores ones to
+// base 2.
+template <int kRowFragments, int kFragments, int kColumnFragments>
+PTX_FN bool raise_bases(const float (&factor)[kRowFragments][2],
+                        Accumulator<kRowFragments, kFragments>& s, RowState<kRowFragments>& state,
                         Accumulator<kRowFragments, kColumnFragments>& o) {
+  float maxima[kRowFragments][2];
   bool is_outgrown = false;
 #pragma unroll
   for (int m = 0; m < kRowFragments; ++m)
 #pragma unroll
-    for (int half = 0; half < 2; ++half)
+    for (int half = 0; half < 2; ++half) {
+      float largest = negative_infinity();
+      for_scores(s, m, half, [&](float& x, int) { largest = fmaxf(largest, x); });
+      maxima[m][half] = row_maximum(largest) * factor[m][half];
       is_outgrown |= maxima[m][half] > state.base[m][half] + kHeadroom;
-  if (!ptx::warp_any(is_outgrown)) return;
+    }
+  if (!ptx::warp_any(is_outgrown)) return false;
 #pragma unroll
   for (int m = 0; m < kRowFragments; ++m)
 #pragma unroll
@@ -77,33 +91,49 @@ PTX_FN void raise_bases(const float (&maxima)[kRowFragments][2], RowState<kRowFr
         o[m][j][2 * half + 1] *= rescale;
       }
     }
+  return true;
 }
 
-// s <- p = 2^(factor s - base). `factor`, more than 0, makes scores ones to base 2.
-template <int kRowFragments, int kFragments, int kColumnFragments>
-PTX_FN void soften(const float (&factor)[kRowFragments][2],
-                   Accumulator<kRowFragments, kFragments>& s, RowState<kRowFragments>& state,
-                   Accumulator<kRowFragments, kColumnFragments>& o) {
-  float maxima[kRowFragments][2];
-#pragma unroll
-  for (int m = 0; m < kRowFragments; ++m)
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float largest = negative_infinity();
-      for_scores(s, m, half, [&](float& x, int) { largest = fmaxf(largest, x); });
-      maxima[m][half] = row_maximum(largest) * factor[m][half];
-    }
-  raise_bases(maxima, state, o);
+// s <- p = 2^(factor s - base), and their sums. True if no score can have outgrown its base.
+template <int kRowFragments, int kFragments>
+PTX_FN bool weigh(const float (&factor)[kRowFragments][2], const RowState<kRowFragments>& state,
+                  Accumulator<kRowFragments, kFragments>& s, float (&sums)[kRowFragments][2]) {
+  bool is_calm = true;
 #pragma unroll
   for (int m = 0; m < kRowFragments; ++m)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const float scale = factor[m][half], base = state.base[m][half];
+      sums[m][half] = 0;
       for_scores(s, m, half, [&](float& x, int) {
         x = ptx::ex2(fmaf(x, scale, -base));
-        state.row_sum[m][half] += x;
+        sums[m][half] += x;
       });
+      is_calm &= sums[m][half] <= kCalmSum;  // not so if it is NaN
     }
+  return ptx::warp_all(is_calm);
+}
+
+// s <- the weights of a tile against the bases of its rows, which `scores(factor)` fills with raw
+// scores, and which has been asked for them again if they outgrew a base that was thought to last:
+// to know their maxima first takes as long as the exponentials.
+template <int kRowFragments, int kFragments, int kColumnFragments, class F>
+PTX_FN void soften(Accumulator<kRowFragments, kFragments>& s, RowState<kRowFragments>& state,
+                   Accumulator<kRowFragments, kColumnFragments>& o, F&& scores) {
+  float sums[kRowFragments][2];
+  bool is_exact = state.is_growing;
+#pragma unroll 1
+  for (;;) {
+    float factor[kRowFragments][2];
+    scores(factor);
+    if (is_exact) state.is_growing = raise_bases(factor, s, state, o);
+    if (weigh(factor, state, s, sums) || is_exact) break;
+    is_exact = true;
+  }
+#pragma unroll
+  for (int m = 0; m < kRowFragments; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) state.row_sum[m][half] += sums[m][half];
 }
 
 }  // namespace attnext::cuda::mma
