@@ -86,8 +86,9 @@ PTX_FN void load_transposed_slab(const RowSource<A>& source, int64_t begin, int 
     if (d >= width) continue;
     A x[kQuad];
     read_row_quad(source, column, begin + d, x);
+    const int at = slab_index<kColumns>(d, column);  // a quad's columns are moved alike
 #pragma unroll
-    for (int j = 0; j < kQuad; ++j) store(slab, slab_index<kColumns>(d + j, column), x[j]);
+    for (int j = 0; j < kQuad; ++j) store(slab, at + j * kColumns, x[j]);
   }
 }
 
