@@ -181,20 +181,30 @@ struct ForwardBlock {
     ptx::block_sync();  // the norms are there
   }
 
-  PTX_FN WarpTile tile_at(const Group& g, int64_t begin) const {
+  // The warp's rows, and its keys of a tile.
+  PTX_FN Span rows_of(const Group& g) const {
     const int64_t first = first_row() + warp_row();
-    const Span keys = {begin + warp_key(), begin + warp_key() + Shape::kWarpKeys};
-    const Span rows = {first, min_of(first + Shape::kWarpRows, g.num_rows)};
-    const TileKind kind =
-        rows.begin < rows.end ? classify_tile(g.mask, queries_of(g, rows), keys) : TileKind::kSkip;
-    return {first, {keys.begin, min_of(keys.end, g.mask.seqlen_k)}, kind, lane()};
+    return {first, min_of(first + Shape::kWarpRows, g.num_rows)};
+  }
+  PTX_FN static Span keys_at(int32_t key_tile) {
+    const int64_t begin = int64_t{key_tile} * kTileK + warp_key();
+    return {begin, begin + Shape::kWarpKeys};
+  }
+  PTX_FN TileKind classify(int32_t key_tile) const {
+    const Group g = group();
+    const Span rows = rows_of(g);
+    return rows.begin < rows.end ? classify_tile(g.mask, queries_of(g, rows), keys_at(key_tile))
+                                 : TileKind::kSkip;
+  }
+  PTX_FN WarpTile tile_of(const Group& g, int32_t key_tile, TileKind kind) const {
+    const Span keys = keys_at(key_tile);
+    return {rows_of(g).begin, {keys.begin, min_of(keys.end, g.mask.seqlen_k)}, kind, lane()};
   }
 
   // The tiles of which the warp's rows see all of the warp's keys: most.
   PTX_FN TileSpan full_tiles() const {
     const Group g = group();
-    const int64_t first = first_row() + warp_row();
-    const Span rows = {first, min_of(first + Shape::kWarpRows, g.num_rows)};
+    const Span rows = rows_of(g);
     if (rows.begin >= rows.end) return {0, 0};
     const Span queries = queries_of(g, rows);
     const int64_t begin = visible_keys(g.mask, queries.end - 1).begin,
@@ -212,7 +222,7 @@ struct ForwardBlock {
     if (!Shape::kHasOptions && kind == TileKind::kFull) return;
     const uint32_t shared = ptx::dyn_smem();
     const Group g = group();
-    const WarpTile tile = tile_at(g, int64_t{key_tile} * kTileK);
+    const WarpTile tile = tile_of(g, key_tile, kind);
     if (has_cosine())
       normalise_scores(shared + Memory::kNormsQ,
                        shared + Memory::kNormsK + 4 * static_cast<uint32_t>(warp_key()), warp_row(),
@@ -223,10 +233,10 @@ struct ForwardBlock {
       mask_scores(g, tile, s);
   }
 
-  PTX_FN void drop(int32_t key_tile, Scores& s) const {
+  PTX_FN void drop(int32_t key_tile, TileKind kind, Scores& s) const {
     const Problem& p = a.params.problem;
     const Group g = group();
-    for_kept<kRowFragments, kFragments>(p, g, tile_at(g, int64_t{key_tile} * kTileK),
+    for_kept<kRowFragments, kFragments>(p, g, tile_of(g, key_tile, kind),
                                         [&](int m, int j, int i, bool is_kept) {
                                           if (!is_kept) s[m][j][i] = 0;
                                         });
@@ -256,13 +266,12 @@ struct ForwardBlock {
   PTX_FN void multiply_tile(const Queries& q, int32_t key_tile, bool is_first, TileSpan full,
                             RowState<kRowFragments>& state, Sums& o) const {
     if (has_cosine()) invert_all_norms(stage_of(key_tile), is_first);
-    const TileKind kind =
-        full.has(key_tile) ? TileKind::kFull : tile_at(group(), int64_t{key_tile} * kTileK).kind;
+    const TileKind kind = full.has(key_tile) ? TileKind::kFull : classify(key_tile);
     if (kind == TileKind::kSkip) return;
     Scores s;
     soften(s, state, o,
            [&](float (&factor)[kRowFragments][2]) { score(q, key_tile, kind, s, factor); });
-    if (Shape::kHasOptions && a.params.problem.dropout.probability > 0) drop(key_tile, s);
+    if (Shape::kHasOptions && a.params.problem.dropout.probability > 0) drop(key_tile, kind, s);
     multiply_weights<Element>(s, keys_of(key_tile) + Memory::kTileBytes, lane(), o);
   }
 };

@@ -123,7 +123,7 @@ PTX_FN void run_forward_block(const ForwardArguments& a) {
   if constexpr (Shape::kSharesKeys)
     if (!join_warps<Shape>(state, o)) return;
   const Group g = block.group();
-  const WarpTile tile = block.tile_at(g, 0);
+  const WarpTile tile = block.tile_of(g, 0, TileKind::kFull);
 #pragma unroll
   for (int m = 0; m < Shape::kRowFragments; ++m)
 #pragma unroll
