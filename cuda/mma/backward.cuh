@@ -11,11 +11,9 @@ namespace attnext::cuda::mma {
 template <class Element, class Shape>
 struct BackwardBlock : BackwardLoads<Element, Shape> {
   using Loads = BackwardLoads<Element, Shape>;
-  using Loads::a, Loads::address_of, Loads::clear_stages, Loads::constants_of, Loads::first_owned,
-      Loads::group, Loads::kHeadDim, Loads::kOwned, Loads::kOwnsKeys, Loads::kWalked, Loads::lane,
-      Loads::load_owned, Loads::load_walked, Loads::next, Loads::place, Loads::slot_of_stage,
-      Loads::start_streams, Loads::thread, Loads::turn_streams, Loads::walked_tiles,
-      Loads::warp_row;
+  using Loads::a, Loads::address_of, Loads::constants_of, Loads::first_owned, Loads::group,
+      Loads::kHeadDim, Loads::kOwned, Loads::kOwnsKeys, Loads::kWalked, Loads::lane, Loads::next,
+      Loads::place, Loads::slot_of_stage, Loads::thread, Loads::warp_row;
   using typename Loads::Memory, typename Loads::Stop, typename Loads::Streams;
   static constexpr int kScored = Shape::kScored, kSteps = kWalked / kScored,
                        kRowFragments = Shape::kRowFragments;
@@ -87,19 +85,10 @@ struct BackwardBlock : BackwardLoads<Element, Shape> {
                             static_cast<int32_t>(divide_up(walked.end, kWalked))};
     const auto heads = kOwnsKeys ? static_cast<int32_t>(a.params.problem.group_size) : 1;
     const uint32_t own = ptx::dyn_smem() + Memory::kOwn;
-    if (thread() == 0) ptx::st_shared(ptx::dyn_smem() + Memory::kTiles, tiles);
-    Streams streams;
     Stop stop = {tiles.begin, place().head_kv * heads};
-    const auto load = [&](int32_t number) {
-      const Stop ahead = kIsAhead && number > 0 ? next(stop) : stop;
-      if (kOwnsKeys && number > 0 && ahead.tile == walked_tiles().begin) turn_streams(streams);
-      load_walked(ahead, slot_of_stage(number), streams);
-    };
-    load_owned();
-    if (tiles.begin < place().streams) {
-      start_streams(stop, streams);
-      clear_stages();
-    }
+    Streams streams;
+    this->begin_loads(tiles, stop, streams);
+    const auto load = [&](int32_t number) { this->load_next(number, stop, streams); };
     if constexpr (kIsAhead) load(0);
     ptx::cp_async_wait<kIsAhead>();
     ptx::block_sync();  // what the block owns is there

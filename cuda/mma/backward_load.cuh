@@ -46,6 +46,7 @@ struct BackwardLoads {
   struct Stop {
     int32_t tile, head;
   };
+
   PTX_FN static int thread() { return static_cast<int>(ptx::thread_index().x); }
   PTX_FN static int lane() { return static_cast<int>(ptx::lane_index()); }
   // Of what the block owns: the warp's first.
@@ -181,6 +182,22 @@ struct BackwardLoads {
         load_keys<kWalked>(row_by_row(a.k_access), row_by_row(a.v_access), stage, first);
     }
     ptx::cp_async_commit();
+  }
+
+  // Of a walk along `tiles` of the keys, or of every head's queries from those of `stop` on: what
+  // is owned, and all that comes before the walked tiles themselves.
+  PTX_FN void begin_loads(TileSpan tiles, Stop stop, Streams& streams) const {
+    if (thread() == 0) ptx::st_shared(ptx::dyn_smem() + Memory::kTiles, tiles);
+    load_owned();
+    if (tiles.begin >= place().streams) return;
+    start_streams(stop, streams);
+    clear_stages();
+  }
+  // Tile `number` of the walk: at `stop`, or the one after it where tiles are loaded ahead.
+  PTX_FN void load_next(int32_t number, Stop stop, Streams& streams) const {
+    if (Shape::kStages > 1 && number > 0) stop = next(stop);
+    if (kOwnsKeys && number > 0 && stop.tile == walked_tiles().begin) turn_streams(streams);
+    load_walked(stop, slot_of_stage(number), streams);
   }
 };
 

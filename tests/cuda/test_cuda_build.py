@@ -28,7 +28,7 @@ GATED = [
     ("mma_queries_f16_64_80_plain", "90a", r"HMMA\.16816\.F32", [255]),
     ("mma_both_bf16_128_80_options", "120", r"HMMA\.16816\.F32\.BF16", [255]),
     ("mma_keys_bf16_256_80_options", "80", r"HMMA\.16816\.F32\.BF16", [255]),
-    ("mma_forward_f32_64_80_options", "80", r"HMMA\.1688\.F32\.TF32", [168]),
+    ("mma_forward_f32_64_80_options", "80", r"HMMA\.1688\.F32\.TF32", [255]),
     ("mma_keys_f32_128_80_options", "90a", r"HMMA\.1688\.F32\.TF32", [255]),
     ("simt_forward_f32_dot", "86", r"FFMA", [255, 128]),
     ("simt_backward_f64_dot", "80", r"DFMA", [255, 255]),

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 import attnext
@@ -9,7 +10,7 @@ from attnext import reference
 from cases import DIFFERENTIABLE, EVERY
 from test_backward import owners
 from test_forward import core
-from tolerance import WIDER, check
+from tolerance import WIDER, check, error
 
 # An emulated multiply-add takes about a microsecond. So many keys are still several tiles, and
 # several parts of a sequence whose keys are split.
@@ -45,6 +46,26 @@ def references(pass_, x, dtype):
     return pass_(WIDER[dtype]), pass_(x.q.dtype)
 
 
+# Orders in which the naive formula sums over head_dim: its error where a soft cap is a hundredth of
+# the scores varies fourfold with them, and a single one may be spared.
+ORDERS = 8
+
+
+def unlucky(pass_, q, k, truth):
+    """What ``pass_(q, k)`` yields by name, each of the order that errs most."""
+    worst = {}
+    for seed in range(ORDERS):
+        order = np.random.default_rng(seed).permutation(q.shape[-1])
+        naive = pass_(*(np.ascontiguousarray(x[..., order]) for x in (q, k)))
+        for name in naive.keys() & {"dq", "dk"}:
+            naive[name] = naive[name][..., np.argsort(order)]
+        for name, result in naive.items():
+            if result is not None and truth[name] is not None:
+                found = error(result, truth[name]), result
+                worst[name] = max(worst.get(name, found), found, key=lambda pair: pair[0])
+    return {name: result for name, (_, result) in worst.items()}
+
+
 @named(EVERY)
 def test_forward(case, dtype, backend):
     x = case.inputs(dtype, attnext.AdditiveScore)
@@ -63,18 +84,14 @@ def test_fast_forward(case, backend, fast):
     test_forward(case, "float32", backend)
 
 
-@named(DIFFERENTIABLE)
-def test_backward(case, dtype, backend):
-    x = case.inputs(dtype, attnext.AdditiveScore)
+def gradients(library, x, q, k, **where):
+    out, lse = library.attention(q, k, x.v, return_lse=True, **where, **x.options)
+    arrays = (x.dout, q, k, x.v, out, lse)
+    grads = library.attention_backward(*arrays, dlse=x.dlse, **where, **x.options)
+    return {"lse": lse, **grads._asdict()}
 
-    def gradients(library, **where):
-        out, lse = library.attention(x.q, x.k, x.v, return_lse=True, **where, **x.options)
-        arrays = (x.dout, x.q, x.k, x.v, out, lse)
-        grads = library.attention_backward(*arrays, dlse=x.dlse, **where, **x.options)
-        return {"lse": lse, **grads._asdict()}
 
-    results = gradients(attnext, backend=backend)
-    truth, naive = references(lambda wide: gradients(reference, dtype=wide), x, dtype)
+def check_gradients(x, results, truth, naive):
     for name, owner in owners(x).items():
         if owner is None:
             assert results[name] is None, f"{name} belongs to nothing"
@@ -83,6 +100,18 @@ def test_backward(case, dtype, backend):
         check(name, results[name], truth[name], naive[name], x, lse=truth["lse"])
 
 
+@named(DIFFERENTIABLE)
+def test_backward(case, dtype, backend):
+    x = case.inputs(dtype, attnext.AdditiveScore)
+    results = gradients(attnext, x, x.q, x.k, backend=backend)
+    truth, naive = references(lambda wide: gradients(reference, x, x.q, x.k, dtype=wide), x, dtype)
+    check_gradients(x, results, truth, naive)
+
+
 @by_three_products(DIFFERENTIABLE)
 def test_fast_backward(case, backend, fast):
-    test_backward(case, "float32", backend)
+    x = case.inputs("float32", attnext.AdditiveScore)
+    results = gradients(attnext, x, x.q, x.k, backend=backend)
+    truth = gradients(reference, x, x.q, x.k, dtype=np.float64)
+    naive = unlucky(lambda q, k: gradients(reference, x, q, k, dtype=np.float32), x.q, x.k, truth)
+    check_gradients(x, results, truth, naive)
