@@ -36,7 +36,7 @@ struct BackwardLoads {
   // The walked rows on their way; and where the lse and delta of a thread's row in the next tile
   // are, if they are queries.
   struct Streams : StreamPair<Element, Shape::kThreads, kWalked, kHeadDim> {
-    int64_t constants;
+    int64_t constants = 0;
   };
 
   const BackwardArguments& a;

@@ -118,7 +118,7 @@ struct RowStream {
   using Layout = typename Chunks::Layout;
   static constexpr int kLanes = Chunks::kLanes, kRowsAtOnce = Chunks::kRowsAtOnce;
 
-  const char* from;  // the thread's first chunk in the next tile
+  const char* from = nullptr;  // the thread's first chunk in the next tile
 
   // From the row on whose first element is number `first` of `t`.
   PTX_FN void start(const TensorView& t, RowAccess access, int64_t first, int thread) {
