@@ -23,13 +23,15 @@ PTX_FN Group group_of(const Problem& p, int64_t sequence, int64_t head_kv) {
           s.mask,   nullptr, s.mask.seqlen_q * p.group_size};
 }
 
-// The rows of a single query head.
-PTX_FN Group head_of_group(const Problem& p, int64_t sequence, int64_t head) {
-  Group g = group_of(p, sequence, head / p.group_size);
+// The rows of a single query head of a group.
+PTX_FN Group head_of_group(Group g, int64_t head) {
   g.first_head = head;
   g.num_heads = 1;
   g.num_rows = g.mask.seqlen_q;
   return g;
+}
+PTX_FN Group head_of_group(const Problem& p, int64_t sequence, int64_t head) {
+  return head_of_group(group_of(p, sequence, head / p.group_size), head);
 }
 
 struct Position {

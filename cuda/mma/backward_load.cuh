@@ -57,13 +57,6 @@ struct BackwardLoads {
     return group_of(a.params.problem, at.sequence, at.head_kv);
   }
   PTX_FN static int64_t first_owned() { return int64_t{place().tile} * kOwned; }
-  PTX_FN Group group_of_head(int32_t head) const {
-    Group g = group();
-    g.first_head = head;
-    g.num_heads = 1;
-    g.num_rows = g.mask.seqlen_q;
-    return g;
-  }
 
   template <int kRows>
   PTX_FN void load_rows(const Group& g, RowAccess q, RowAccess dout, uint32_t at,
@@ -120,7 +113,7 @@ struct BackwardLoads {
     const Problem& p = a.params.problem;
     const int64_t begin = int64_t{stop.tile} * kWalked;
     if constexpr (kOwnsKeys) {
-      const Group g = group_of_head(stop.head);
+      const Group g = head_of_group(group(), stop.head);
       const Position at = {begin, stop.head};
       streams.first.start(p.q, a.q_access, row_offset(p, g, p.q, at), thread());
       streams.second.start(a.params.dout, a.dout_access, row_offset(p, g, a.params.dout, at),
@@ -169,7 +162,7 @@ struct BackwardLoads {
         if (thread() < kWalked) load_constants(constants, streams.constants, true);
         streams.constants += kWalked * p.group_size;
       } else {
-        const Group g = group_of_head(stop.head);
+        const Group g = head_of_group(group(), stop.head);
         load_rows<kWalked>(g, row_by_row(a.q_access), row_by_row(a.dout_access), stage, first);
         const int64_t row = first + thread();
         if (thread() < kWalked)

@@ -17,8 +17,8 @@ struct ForwardArguments {
   bool out_has_pairs;
   int64_t items;   // blocks for each (sequence, key head)
   int64_t splits;  // of the longest sequence; 0: none is split
-  // What splits leave behind, [batch, num_heads_kv, splits, partial_rows]: a maximum to base 2 and
-  // a sum; and the o accumulated, [.., partial_rows, head_dim_v].
+  // What splits leave behind, [batch, num_heads_kv, splits, partial_rows]: the base of the
+  // weights and their sum; and the o accumulated, [.., partial_rows, head_dim_v].
   float2* states;
   float* partials;
   int64_t partial_rows;

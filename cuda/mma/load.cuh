@@ -28,6 +28,8 @@ struct RowAccess {
   int32_t chunks;    // of a row
   int32_t step;      // from row to row, in bytes
 };
+// Where streams have been used as far as they go: known when compiled, so that nothing is made for
+// them a second time.
 ATTNEXT_HD RowAccess row_by_row(RowAccess access) {
   access.has_streams = false;
   return access;

@@ -140,8 +140,8 @@ struct BackwardShape {
           ? 16
           : 32;
   // Of the owned rows, left operands of s and dp, what stays in registers next to the sums: both, q
-  // or k, or neither. What is not kept is read from shared memory for every step, which a
-  // multiprocessor does for all its warps at the rate of a third of an instruction a product.
+  // or k, or neither. What is not kept is read from shared memory again for every step, and the
+  // warps of a multiprocessor share one way to it.
   static constexpr int kOperand = kHeadDim * kRowFragments / 4;  // registers
   static constexpr bool kIsRoomy = !kHasOptions && kOperand <= 32;
   static constexpr bool kKeepsRows = kElementBytes == 2 && (kOperand <= 16 || kIsRoomy);
