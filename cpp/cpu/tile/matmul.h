@@ -73,49 +73,65 @@ ATTNEXT_HD void store_weights(const Vec<A> (&tile)[kKeys][kVectors], int j, int6
   }
 }
 
+// sum[key][lane] += sum_d term(q[d][lane], k[key][d]) over [begin, end).
+template <class A, class Term, int kKeys, int kVectors>
+ATTNEXT_HD void add_score_block(RowBlock<Operand<Term, A>> k, const Operand<Term, A>* q_t,
+                                const A* weight_t, int64_t stride, Span block,
+                                Vec<A> (&sum)[kKeys][kVectors]) {
+  using E = Operand<Term, A>;
+  ATTNEXT_UNROLL_TWICE
+  for (int64_t d = block.begin; d < block.end; ++d) {
+    Vec<E> q[kVectors];
+    Vec<A> weight[kVectors];
+    ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
+      q[j] = load<E>(q_t + d * stride + j * kLanes<A>);
+      weight[j] = Term::kHasWeight ? load<A>(weight_t + d * stride + j * kLanes<A>) : Vec<A>{};
+    }
+    ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) {
+      const E* from = k.data + i * k.stride + d;
+      const Vec<E> key = splat<E>(read_operand(from));
+      ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
+        if constexpr (kIsOfDifferences<Term>)
+          sum[i][j] = Term::add_difference(sum[i][j], subtract_broadcast<A>(q[j], from));
+        else
+          sum[i][j] = Term::template add<VectorMath<A>>(sum[i][j], q[j], key, weight[j]);
+      }
+    }
+  }
+}
+
 // finish(key, sum) of sum[key][lane] = sum_d term(q[d][lane], k[key][d]): what becomes of the sums
 // is decided while they are in registers, so that it overlaps with the products of the next tile.
 // The sum goes in blocks of Term::kSumBlock: a chain over a long head_dim would round too often.
-// Between blocks it lies on the stack.
+// Between blocks it lies in memory, and compilers are told so: they would hold it in registers, and
+// spill others for that even where there is but one block. That one is compiled apart, unless it is
+// long (a tanh).
 template <class A, class Term, int kKeys, int kVectors, class Finish>
 ATTNEXT_HD void score_tile(RowBlock<Operand<Term, A>> k, int64_t first_key,
                            const Operand<Term, A>* q_t, const A* weight_t, int64_t stride,
                            int64_t head_dim, Finish& finish) {
-  using E = Operand<Term, A>;
-  constexpr int kWidth = kVectors * kLanes<A>;
-  const E* keys = k.data + first_key * k.stride;
-  alignas(kVectorBytes) A partial[kKeys * kWidth];
-  for (int64_t begin = 0; begin < head_dim; begin += Term::kSumBlock) {
-    const int64_t end = min_of(begin + Term::kSumBlock, head_dim);
-    Vec<A> sum[kKeys][kVectors] = {};
-    ATTNEXT_UNROLL_TWICE
-    for (int64_t d = begin; d < end; ++d) {
-      Vec<E> q[kVectors];
-      Vec<A> weight[kVectors];
-      ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
-        q[j] = load<E>(q_t + d * stride + j * kLanes<A>);
-        weight[j] = Term::kHasWeight ? load<A>(weight_t + d * stride + j * kLanes<A>) : Vec<A>{};
-      }
-      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) {
-        const E* from = keys + i * k.stride + d;
-        const Vec<E> key = splat<E>(read_operand(from));
-        ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
-          if constexpr (kIsOfDifferences<Term>)
-            sum[i][j] = Term::add_difference(sum[i][j], subtract_broadcast<A>(q[j], from));
-          else
-            sum[i][j] = Term::template add<VectorMath<A>>(sum[i][j], q[j], key, weight[j]);
-        }
-      }
-    }
-    if (begin > 0)
-      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i)
-          ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) sum[i][j] +=
-          load<A>(partial + i * kWidth + j * kLanes<A>);
-    if (end == head_dim)
-      finish.finish(first_key, sum);
-    else
-      store_tile<A>(sum, partial, kWidth);
+  constexpr int64_t kBlock = Term::kSumBlock;
+  const RowBlock<Operand<Term, A>> keys = {k.data + first_key * k.stride, k.stride};
+  Vec<A> sum[kKeys][kVectors] = {};
+  int64_t begin = 0;
+  const auto add_block = [&]() __attribute__((always_inline)) {
+    const Span block = {begin, min_of(begin + kBlock, head_dim)};
+    add_score_block<A, Term>(keys, q_t, weight_t, stride, block, sum);
+    begin += kBlock;
+  };
+  if constexpr (!Term::kHasWeight) add_block();
+  while (begin < head_dim) {
+    constexpr int kWidth = kVectors * kLanes<A>;
+    alignas(kVectorBytes) A so_far[kKeys * kWidth];
+    store_tile<A>(sum, so_far, kWidth);
+    asm("" : : "r"(so_far) : "memory");
+    ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
+        sum[i][j] = Vec<A>{};
+    add_block();
+    ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
+        sum[i][j] += load<A>(so_far + i * kWidth + j * kLanes<A>);
   }
+  finish.finish(first_key, sum);
 }
 
 // out_t[d][lane] += sum_key p[key][lane] slope(q[d][lane], k[key][d]): for the dot term the slope
