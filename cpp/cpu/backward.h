@@ -13,16 +13,18 @@ namespace ATTNEXT_ISA_NAMESPACE {
 // Adds what the item found for a block's rows to the sums all items share. Only in its turn.
 template <class A, class Term>
 static void add_block(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g,
-                      Span rows, BackwardScratch<A>& w) {
+                      Span rows, Part part, BackwardScratch<A>& w) {
   const Problem& p = params.problem;
   const int64_t width = padded<A>(p.head_dim);
   const auto dq_row = [&](int64_t row) {
     return sums.dq ? sums.dq + (row_base(sums, g) + row) * width
                    : reinterpret_cast<A*>(row_pointer(g, params.dq, row));
   };
-  const auto add_to_row = [](A* out, int64_t, int64_t first, int64_t columns, Vec<A> x) {
+  const auto add_to_row = [&](A* out, int64_t, int64_t first, int64_t columns, Vec<A> x) {
     out += first;
-    if (columns == kLanes<A>) return store_unaligned<A>(out, load_unaligned<A>(out) + x);
+    if (columns == kLanes<A>)
+      return store_unaligned<A>(out, part.is_first ? x : load_unaligned<A>(out) + x);
+    if (part.is_first) std::memset(out, 0, sizeof(A) * (sums.dq ? kLanes<A> : columns));
     for (int64_t i = 0; i < columns; ++i) out[i] += x[i];
   };
   for (int i = 0; i < w.num_panels; ++i) {
@@ -40,6 +42,8 @@ static void add_block(const BackwardParams& params, const BackwardSums<A>& sums,
       for (int64_t d = 0; d < p.head_dim; d += kLanes<A>)
         add_to_row(dq_row(row), row, d, min_of(kLanes<A>, p.head_dim - d),
                    load<A>(w.dq + (row - rows.begin) * width + d));
+  if (part.is_last && sums.dq && is_present(params.dq))
+    finish_dq<A>(params, sums, g, rows, w.q_buffer);
 }
 
 // Where the gradients of a chunk's rows are summed up: where they belong, if they can stay as they
@@ -60,7 +64,7 @@ static void start_chunk(const BackwardParams& params, const Group& g, Span chunk
   const Problem& p = params.problem;
   const int64_t count = chunk.end - chunk.begin;
   w.dk = sums_of_chunk(params.dk, p.head_dim, p.score != Score::kCosine, g, chunk, w.dk_buffer);
-  w.dv = sums_of_chunk(params.dv, p.head_dim_v, true, g, chunk, w.dv_buffer);
+  w.dv = sums_of_chunk(params.dv, p.head_dim_v, w.riding_scale == 0, g, chunk, w.dv_buffer);
   std::memset(w.dk, 0, sizeof(A) * count * padded<A>(p.head_dim));
   std::memset(w.dv, 0, sizeof(A) * count * padded<A>(p.head_dim_v));
   std::memset(w.bias_keys, 0, sizeof(A) * p.group_size * kLongChunkKeys);
@@ -72,10 +76,11 @@ static void store_chunk(const BackwardParams& params, const Group& g, Span chunk
                         BackwardScratch<A>& w) {
   const Problem& p = params.problem;
   const int64_t width = padded<A>(p.head_dim), width_v = padded<A>(p.head_dim_v);
+  const A dv_factor = w.riding_scale > 0 ? static_cast<A>(1 / w.riding_scale) : A(1);
   if (is_present(params.dv) && w.dv == w.dv_buffer)
     for (int64_t key = chunk.begin; key < chunk.end; ++key)
       store_row<A>(key_pointer(g, params.dv, key), dtype_of(params.dv), params.dv.strides[3],
-                   p.head_dim_v, w.dv + (key - chunk.begin) * width_v);
+                   p.head_dim_v, w.dv + (key - chunk.begin) * width_v, dv_factor);
   if (!is_present(params.dk) || w.dk != w.dk_buffer) return;
   for (int64_t key = chunk.begin; key < chunk.end; ++key) {
     A* dk = w.dk + (key - chunk.begin) * width;
@@ -177,15 +182,15 @@ static void differentiate_chunk(const BackwardParams& params, const BackwardSums
 
 template <class A, class Term>
 static void backward_item(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g,
-                          Span chunk, int64_t item, const Predecessors& before,
+                          int64_t index, int64_t item, const Predecessors& before,
                           BackwardScratch<A>& w) {
   const Problem& p = params.problem;
+  const Span chunk = chunk_of(params, g.mask.seqlen_k, index);
   const KeyRows<A, Term> key_rows = load_chunk<A, Term>(g, chunk, w);
+  w.riding_scale = riding_scale<A, Term>(g, sums);
   start_chunk(params, g, chunk, w);
   if (p.weight) load_additive_weight<A>(g, w);
-  const Span queries = chunk.begin < chunk.end ? visible_queries(g.mask, chunk) : Span{0, 0};
-  const Span blocks = {queries.begin * p.group_size / kTileQ<A>,
-                       divide_up(queries.end * p.group_size, kTileQ<A>)};
+  const Span blocks = blocks_seeing<A>(params, g, index);
   wait_for(before, sums.progress, turn_of(blocks.end - 1));
   publish(sums.progress + item, turn_of(blocks.end - 1));
   for (int64_t block = blocks.end - 1; block >= blocks.begin; --block) {
@@ -196,7 +201,7 @@ static void backward_item(const BackwardParams& params, const BackwardSums<A>& s
     if (sums.bias_sum == BiasSum::kShared) wait_for(before, sums.progress, turn_of(block) + 1);
     differentiate_chunk<A, Term>(params, sums, g, rows, chunk, key_rows, w);
     wait_for(before, sums.progress, turn_of(block) + 1);
-    add_block<A, Term>(params, sums, g, rows, w);
+    add_block<A, Term>(params, sums, g, rows, part_of<A>(params, g, index, block), w);
     publish(sums.progress + item, turn_of(block) + 1);
   }
   store_chunk<A>(params, g, chunk, w);
@@ -280,42 +285,6 @@ static void clear_shared_bias(const BackwardParams& params, const BackwardSums<A
   }
 }
 
-// How long a sequence's chunks are.
-static int64_t chunk_keys_of(const BackwardParams& params, int64_t seqlen_k) {
-  const Problem& p = params.problem;
-  return chunk_keys(seqlen_k * p.num_heads_kv, max_of(p.head_dim, p.head_dim_v), has_rule(p));
-}
-static int64_t num_chunks(const BackwardParams& params, int64_t seqlen_k) {
-  return max_of(1, divide_up(seqlen_k, chunk_keys_of(params, seqlen_k)));
-}
-
-// The item before `place` in the order of a shared bias gradient: in the nearest head or sequence
-// before that its bias is shared with and that has the first of `keys`, the item of the last of
-// them, or its last item. Those of its head with earlier keys are further along (relay.h), so that
-// sequences may cut their keys at different places. The last item of a head also answers for keys
-// that this sequence lacks: its `keys` have no end.
-static int64_t bias_predecessor(const BackwardParams& params, const Schedule& items,
-                                const Place& place, Span keys) {
-  const Problem& p = params.problem;
-  const TensorView& dbias = params.dbias;
-  const bool shares_heads = dbias.shape[1] == 1, shares_batch = dbias.shape[0] == 1;
-  int64_t sequence = place.sequence, head = place.head_kv;
-  while (true) {
-    if (shares_heads && head > 0) {
-      --head;
-    } else if (shares_batch && sequence > 0) {
-      --sequence;
-      if (shares_heads) head = p.num_heads_kv - 1;
-    } else {
-      return -1;
-    }
-    const int64_t seqlen = max_of(p.sequences[sequence].mask.seqlen_k, 1);
-    if (keys.begin >= seqlen) continue;
-    const int64_t last = min_of(keys.end, seqlen) - 1;
-    return item_at(items, {sequence, head, last / chunk_keys_of(params, seqlen)});
-  }
-}
-
 // Item -> its chunk and predecessors.
 template <class A, class Term>
 static void run_item(const BackwardParams& params, const BackwardSums<A>& sums,
@@ -323,16 +292,15 @@ static void run_item(const BackwardParams& params, const BackwardSums<A>& sums,
   const Problem& p = params.problem;
   const Place place = place_of(items, item);
   const Group g = group_of(p, place.sequence, place.head_kv);
-  const int64_t seqlen = g.mask.seqlen_k, length = chunk_keys_of(params, seqlen),
-                begin = place.index * length;
-  const Span keys = {begin, min_of(begin + length, seqlen)};
-  const bool is_last = keys.end == seqlen;
+  const Span keys = chunk_of(params, g.mask.seqlen_k, place.index);
+  const bool is_last = keys.end == g.mask.seqlen_k;
   Predecessors before = {place.index > 0 ? item - items.num_heads : -1, -1};
   if (sums.bias_sum == BiasSum::kShared)
-    before.same_bias = bias_predecessor(params, items, place, {begin, is_last ? kOpen : keys.end});
+    before.same_bias =
+        bias_predecessor(params, items, place, {keys.begin, is_last ? kOpen : keys.end});
   if (is_last) fill_key_padding(params, g);
   if (sums.bias_sum == BiasSum::kPerPair) clear_unvisited_bias<A>(g, sums.dbias, keys, is_last);
-  backward_item<A, Term>(params, sums, g, keys, item, before, w);
+  backward_item<A, Term>(params, sums, g, place.index, item, before, w);
 }
 
 template <class A, class Term>
@@ -360,20 +328,14 @@ static void run_backward(const BackwardParams& params) {
 
   const int workers = num_workers(num_items(items), score_flops(p, 5));
   const Scratches<BackwardScratch<A>, carve_backward<A>> scratch(p, workers);
-  const int64_t groups = p.batch * p.num_heads_kv;
-  const auto group_at = [&](int64_t i) {
-    return group_of(p, i / p.num_heads_kv, i % p.num_heads_kv);
-  };
-  run_items(groups, workers, [&](int64_t i, int) { prepare_group<A>(params, sums, group_at(i)); });
+  run_items(p.batch * p.num_heads_kv, workers, [&](int64_t i, int) {
+    prepare_group<A>(params, sums, group_of(p, i / p.num_heads_kv, i % p.num_heads_kv));
+  });
   run_items(num_items(items), workers, [&](int64_t item, int worker) {
     BackwardScratch<A> w = scratch[worker];
     run_item<A, Term>(params, sums, items, item, w);
   });
   finish_sums<A>(params, sums, items);
-  if (!sums.dq || !is_present(params.dq)) return;
-  run_items(groups, workers, [&](int64_t i, int worker) {
-    finish_dq<A>(params, sums, group_at(i), scratch[worker].q);
-  });
 }
 
 }  // namespace ATTNEXT_ISA_NAMESPACE

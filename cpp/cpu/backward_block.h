@@ -31,8 +31,8 @@ static void differentiate_plain(const Problem& p, const Segment& part, const Key
       part.vectors.count, part.keys,
       {keys.k, keys.v, operands<Term>(panel.panel.q_t) + lane, operands<Term>(panel.dout_t) + lane,
        divide_up(p.head_dim, kPack<Term>), divide_up(p.head_dim_v, kPack<Term>),
-       part.vectors.stride, panel.panel.scale + lane, panel.lse_log2 + lane, panel.lse_rest + lane,
-       panel.delta + lane, panel.ds_scale + lane, rows, ahead});
+       part.vectors.stride, panel.panel.scale + lane, panel.lse_log2 + lane, panel.delta + lane,
+       rows, ahead});
 }
 
 // p and ds of one panel's rows and part of a key tile.
@@ -44,7 +44,7 @@ static void differentiate_segment(const BackwardSums<A>& sums, const Problem& p,
                                   const GradientRows<A, PlainDot<Term>>& rows) {
   if constexpr (Term::kIsBilinear)
     if (sums.wanted.dp && is_plain(m, dropout, ds_tile) &&
-        (kIsPaired<Term> || has_loaded_rows<A, Term>(p, sums)))
+        (w.riding_scale > 0 || has_loaded_rows<A, Term>(p, sums)))
       return differentiate_plain<Term>(p, part, keys, panel, rows, w.ahead);
   multiply_keys<A, Term>(
       part.vectors, keys.k, part.keys, operands<Term>(panel.panel.q_t), panel.panel.weight_t,
@@ -54,14 +54,16 @@ static void differentiate_segment(const BackwardSums<A>& sums, const Problem& p,
   multiply_keys<A, PlainDot<Term>>(
       part.vectors, keys.v, part.keys, operands<Term>(panel.dout_t), panel.dout_t,
       divide_up(p.head_dim_v, kPack<Term>),  // dp = dout vT
-      DifferentiateSoftmax<A, PlainDot<Term>>{m, panel.delta, panel.ds_scale, dropout, p_tile, ds_tile,
-                                    m.begin || m.mask || m.bias, rows, w.ahead + 2});
+      DifferentiateSoftmax<A, PlainDot<Term>>{m, panel.delta, panel.ds_scale, dropout, p_tile,
+                                              ds_tile, m.begin || m.mask || m.bias, rows,
+                                              w.ahead + 2});
 }
 
 // dq += ds k, of one panel and part of a key tile.
 template <class A, class Term>
 static void accumulate_dq(const Problem& p, const Segment& part, const KeyRows<A, Term>& keys,
-                          const GradientRows<A, PlainDot<Term>>& rows, const GradientPanel<A>& panel) {
+                          const GradientRows<A, PlainDot<Term>>& rows,
+                          const GradientPanel<A>& panel) {
   if constexpr (kIsPaired<Term>)
     accumulate<A, Term>(part.vectors, keys.k_sum,
                         {part.keys.begin / 2, divide_up(part.keys.end, 2)}, p.head_dim,

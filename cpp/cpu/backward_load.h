@@ -2,7 +2,9 @@
 // and the rows of its chunk of keys.
 #pragma once
 
-#include "cpu/relay.h"
+#include <cmath>
+
+#include "cpu/backward_chunks.h"
 #include "cpu/tile/bias_gradient.h"
 #include "cpu/tile/store.h"
 
@@ -57,13 +59,9 @@ struct BackwardScratch {
   A* weight;                 // [group_size, padded head_dim] of the additive score
   double* dweight;           // likewise
   GradientTiles<A> tiles;
-  RowsAhead ahead[4];  // what the tile at work asks for meanwhile
+  RowsAhead ahead[4];   // what the tile at work asks for meanwhile
+  double riding_scale;  // of the item's heads, see riding_scale()
 };
-
-// Whether a causal rule or a window makes some keys more work than others.
-ATTNEXT_HD bool has_rule(const Problem& p) {
-  return p.batch > 0 && p.sequences[0].mask.right < kOpen;
-}
 
 // Keys of a tile: longer ones would leave more on a diagonal.
 template <class Term>
@@ -143,6 +141,20 @@ ATTNEXT_HD bool has_loaded_rows(const Problem& p, const BackwardSums<A>& sums) {
          !p.sinks && !sums.rows;
 }
 
+// Of pairs, which that would round once more, the factor from ds by the score to ds by the raw sum
+// rides on p instead: p times the scale is one more term of its exponent, and dv is divided by it
+// in the end. Where nothing else is made of p and ds, and one factor will do for the heads of a
+// group. 0: it does not ride.
+template <class A, class Term>
+static double riding_scale(const Group& g, const BackwardSums<A>& sums) {
+  constexpr double kLeast = 0x1p-20, kMost = 0x1p20;
+  const double* scale = g.problem->scale + g.head_kv * g.problem->group_size;
+  if (!kIsPaired<Term> || sums.rows || sums.bias_sum != BiasSum::kNone) return 0;
+  for (int64_t head = 0; head < g.problem->group_size; ++head)
+    if (scale[head] != scale[0]) return 0;
+  return scale[0] >= kLeast && scale[0] <= kMost ? scale[0] : 0;
+}
+
 // The block's rows of q and dout as numbers, padded. Where they are loaded, p is taken relative to
 // a rounded lse, and what the rounding took from p is given to dout: dv = pT dout and ds = p (dp -
 // delta) stay what they are.
@@ -206,18 +218,24 @@ static void transpose_rows(const Panel<A>& panel, const A* rows, int64_t stride,
 }
 
 // The constants of a panel's rows. The factor of slopes that are differences rides on ds: once a
-// pair, not once a product.
+// pair, not once a product. Beside a scale that rides on p, the rest of lse is left out: p is
+// rounded to far fewer bits.
 template <class A, class Term>
-static void load_row_constants(const BackwardSums<A>& sums, const Group& g,
+static void load_row_constants(const BackwardSums<A>& sums, const Group& g, double riding_scale,
                                GradientPanel<A>* panel) {
   const int64_t base = row_base(sums, g);
   constexpr double factor = kIsOfDifferences<Term> ? SquareTerm::kSlopeFactor : 1;
+  const A scale_log2 = riding_scale > 0 ? static_cast<A>(std::log2(riding_scale)) : A(0);
   for (int lane = 0; lane < lanes_of(panel->panel); ++lane) {
     const int64_t row = base + min_of(panel->panel.rows.begin + lane, panel->panel.rows.end - 1);
     panel->lse_log2[lane] = sums.lse_log2[row];
     panel->lse_rest[lane] = sums.lse_rest[row];
     panel->delta[lane] = sums.delta[row];
     panel->ds_scale[lane] = static_cast<A>(g.problem->scale[panel->panel.head[lane]] * factor);
+    if (riding_scale == 0) continue;
+    panel->lse_log2[lane] -= scale_log2;
+    panel->lse_rest[lane] = A(0);
+    panel->ds_scale[lane] = A(1);
   }
 }
 
@@ -264,7 +282,7 @@ static void load_gradient_block(const BackwardParams& params, const BackwardSums
     }
     std::memset(panel.dq_t, 0, sizeof(A) * p.head_dim * lanes_of(panel.panel));
     std::memset(panel.sums, 0, sizeof(panel.sums));
-    load_row_constants<A, Term>(sums, g, &panel);
+    load_row_constants<A, Term>(sums, g, w.riding_scale, &panel);
     if (is_loaded) load_constants_into_rows(p.head_dim, p.head_dim_v, &panel);
   }
 }

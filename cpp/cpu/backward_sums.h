@@ -35,12 +35,36 @@ static double row_delta(const BackwardParams& params, const Group& g, int64_t ro
   return static_cast<double>(horizontal_sum<A>(sum)) - row_dlse(params, g, row);
 }
 
-// Row constants of one group, and zeros where sums will be added.
+// Rows that no item goes over have no gradient.
+template <class A>
+static void clear_dq(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g,
+                     Span rows) {
+  const int64_t head_dim = params.problem.head_dim, width = padded<A>(head_dim);
+  if (sums.dq && rows.begin < rows.end)
+    std::memset(sums.dq + (row_base(sums, g) + rows.begin) * width, 0,
+                sizeof(A) * (rows.end - rows.begin) * width);
+  for (int64_t row = rows.begin; is_present(params.dq) && row < rows.end; ++row)
+    clear_row(row_pointer(g, params.dq, row), params.dq, head_dim);
+}
+
+template <class A>
+static void clear_unvisited_dq(const BackwardParams& params, const BackwardSums<A>& sums,
+                               const Group& g) {
+  int64_t next = 0;
+  for (int64_t i = 0; i < num_chunks(params, g.mask.seqlen_k); ++i) {
+    const Span blocks = blocks_seeing<A>(params, g, i);
+    clear_dq(params, sums, g, {next, blocks.begin * kTileQ<A>});
+    next = max_of(next, min_of(blocks.end * kTileQ<A>, g.num_rows));
+  }
+  clear_dq(params, sums, g, {next, g.num_rows});
+}
+
+// Row constants of one group, and zeros where sums will be added or nothing will be.
 template <class A>
 static void prepare_group(const BackwardParams& params, const BackwardSums<A>& sums,
                           const Group& g) {
   const Problem& p = params.problem;
-  const int64_t base = row_base(sums, g), width = padded<A>(p.head_dim);
+  const int64_t base = row_base(sums, g);
   for (int64_t row = 0; row < g.num_rows; ++row) {
     const double delta = sums.wanted.dp ? row_delta<A>(params, g, row) : 0;
     const double lse = read_element<double>(row_pointer(g, params.lse, row), dtype_of(params.lse));
@@ -52,21 +76,20 @@ static void prepare_group(const BackwardParams& params, const BackwardSums<A>& s
         __builtin_isinf(lse_log2) ? A(0) : static_cast<A>(lse_log2 - static_cast<double>(rounded));
     if (sums.rows)
       std::memset(sums.rows + (base + row) * kNumRowSums, 0, sizeof(double) * kNumRowSums);
-    if (sums.dq) std::memset(sums.dq + (base + row) * width, 0, sizeof(A) * width);
   }
-  if (!is_present(params.dq)) return;
+  clear_unvisited_dq(params, sums, g);
   const int64_t last = p.is_packed ? g.num_rows : p.seqlen_q * p.group_size;
-  for (int64_t row = sums.dq ? g.num_rows : 0; row < last; ++row)
+  for (int64_t row = g.num_rows; is_present(params.dq) && row < last; ++row)
     clear_row(row_pointer(g, params.dq, row), params.dq, p.head_dim);
 }
 
 // Accumulated rows -> dq: conversion, and for cosine the step from the normalised row to the row.
 template <class A>
 static void finish_dq(const BackwardParams& params, const BackwardSums<A>& sums, const Group& g,
-                      A* row_scratch) {
+                      Span rows, A* row_scratch) {
   const Problem& p = params.problem;
   const int64_t width = padded<A>(p.head_dim);
-  for (int64_t row = 0; row < g.num_rows; ++row) {
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
     A* dq = sums.dq + (row_base(sums, g) + row) * width;
     if (p.score == Score::kCosine) {
       load_row<A>(row_pointer(g, p.q, row), dtype_of(p.q), p.q.strides[3], p.head_dim, row_scratch);

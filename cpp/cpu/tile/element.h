@@ -117,10 +117,13 @@ static void load_row(const char* row, DType dtype, int64_t stride, int64_t count
              load_elements<A>(row, dtype, stride, i, min_of(kLanes<A>, count - i)) * factor);
 }
 
+// A padded row, times `factor`.
 template <class A>
-static void store_row(char* row, DType dtype, int64_t stride, int64_t count, const A* in) {
+static void store_row(char* row, DType dtype, int64_t stride, int64_t count, const A* in,
+                      A factor = A(1)) {
   for (int64_t i = 0; i < count; i += kLanes<A>)
-    store_elements<A>(row, dtype, stride, i, min_of(kLanes<A>, count - i), load<A>(in + i));
+    store_elements<A>(row, dtype, stride, i, min_of(kLanes<A>, count - i),
+                      load<A>(in + i) * factor);
 }
 
 template <class A, int kStep = kLanes<A> / 2>

@@ -186,15 +186,14 @@ struct KeepTile {
 };
 
 // Plain scores: tiles of s and of dp of the same keys follow each other, p at hand for ds (in
-// registers where there are 32). The constants of rows of numbers were multiplied into them
-// (backward_load.h); those of pairs are not, which would round them once more. Pointers are those
-// of the first lane.
+// registers where there are 32). The constants of rows of numbers were multiplied into them; of
+// pairs the scale of ds rides on p (backward_load.h). Pointers are those of the first lane.
 template <class A, class Term>
 struct DifferentiatePlain {
   RowBlock<Operand<Term, A>> k, v;
   const Operand<Term, A>*q_t, *dout_t;
-  int64_t depth, depth_v, stride;  // `stride`: lanes of the panel
-  const A *scale, *lse_log2, *lse_rest, *delta, *ds_scale;
+  int64_t depth, depth_v, stride;     // `stride`: lanes of the panel
+  const A *scale, *lse_log2, *delta;  // [lanes]
   GradientRows<A, Term> rows;
   RowsAhead* ahead;  // [4]
   template <int kKeys, int kVectors>
@@ -208,8 +207,7 @@ struct DifferentiatePlain {
       const Vec<A> lse = load<A>(lse_log2 + lane);
       ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) {
         if constexpr (kIsPaired<Term>)
-          p[i][j] = exp2<A, ShortExp2Coefficients>(p[i][j] * load<A>(scale + lane) - lse -
-                                                   load<A>(lse_rest + lane));
+          p[i][j] = exp2<A, ShortExp2Coefficients>(p[i][j] * load<A>(scale + lane) - lse);
         else
           p[i][j] = exp2<A>(p[i][j] - lse);
       }
@@ -218,10 +216,8 @@ struct DifferentiatePlain {
     score_tile<A, Term, kKeys, kVectors>(v, key, dout_t, nullptr, stride, depth_v, keep_ds);
     ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) {
       const Vec<A> row_delta = load<A>(delta + j * kLanes<A>);
-      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) {
-        ds[i][j] = score_gradient(p[i][j], ds[i][j], row_delta);
-        if constexpr (kIsPaired<Term>) ds[i][j] *= load<A>(ds_scale + j * kLanes<A>);
-      }
+      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) ds[i][j] =
+          score_gradient(p[i][j], ds[i][j], row_delta);
     }
     store_rows<A>(ds, rows.ds + key * rows.stride, rows.stride);
     if constexpr (kIsPaired<Term>)
