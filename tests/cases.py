@@ -63,6 +63,9 @@ CASES = [
     _case("decode_odd_dims", seqlens=(1, 1234), heads=(8, 1), dims=(65, 33), causal=True),
     _case("many_chunks", batch=1, seqlens=(40, 1500), heads=(2, 1), dims=(24, 24), is_core=True),
     _case("many_chunks_square", batch=1, seqlens=(700, 700), heads=(1, 1), dims=(16, 16), causal=True),
+    _case("many_chunks_window", batch=1, seqlens=(1300, 1100), heads=(2, 1), dims=(20, 12), window=(100, 30)),
+    _case("many_chunks_few_keys", batch=1, seqlens=(1300, 600), heads=(1, 1), dims=(16, 16), causal=True),
+    _case("many_chunks_cosine", batch=1, score="cosine", scale=3.0, seqlens=(300, 1100), dims=(20, 12)),
     _case("many_queries", batch=1, seqlens=(1500, 7), heads=(1, 1)),
     # Empty and single
     _case("no_queries", seqlens=(0, 5)),
