@@ -207,7 +207,9 @@ static void backward_item(const BackwardParams& params, const BackwardSums<A>& s
   store_chunk<A>(params, g, chunk, w);
   finish_streaming();
   store_item_sums<A>(sums, g, chunk, item, w);
-  wait_for(before, sums.progress, kFinished);
+  // Items behind this one on its head need no more of those before it than it has waited for
+  // (blocks_seeing); those of another head may.
+  if (sums.bias_sum == BiasSum::kShared) wait_for(before, sums.progress, kFinished);
   publish(sums.progress + item, kFinished);
 }
 

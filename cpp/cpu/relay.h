@@ -11,7 +11,8 @@ namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
 
 // Query blocks have turns, the last block the first one, the same in all sequences. Progress of an
-// item: the blocks of turns before this one have all that it and its predecessors add.
+// item: the blocks of turns before this one have all that it and its predecessors add; of those it
+// goes over, that is, once it has finished and shares no bias.
 constexpr int64_t kFinished = int64_t{1} << 62;
 ATTNEXT_HD int64_t turn_of(int64_t block) { return kFinished / 2 - block; }
 
