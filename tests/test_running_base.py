@@ -39,6 +39,25 @@ def test_bits_of_a_row_are_its_own(course, dtype):
     assert np.array_equal(attnext.attention(calm, k, v, scale=1.0)[1::2], together[1::2])
 
 
+@pytest.mark.parametrize("options", [{}, {"bias": True}, {"causal": True}], ids=str)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, ml_dtypes.bfloat16])
+def test_capped_bits_of_a_row_are_its_own(dtype, options):
+    """A tile whose scores are all far below the cap takes a shorter way."""
+    draw = np.random.default_rng(0).standard_normal
+    q, k, v, dout = (draw((rows, 16)).astype(dtype) for rows in (150, 200, 200, 150))
+    if "bias" in options:
+        options = {"bias": draw((150, 200)).astype(dtype)}
+
+    def passes(q):
+        out, vjp = attnext.attention_vjp(q, k, v, softcap=8.0, **options)
+        return out, vjp(dout).dq
+
+    loud = q.copy()
+    loud[::2] *= 40
+    for calm, beside_loud in zip(passes(q), passes(loud), strict=True):
+        assert np.array_equal(calm[1::2], beside_loud[1::2])
+
+
 @pytest.mark.parametrize("seqlen_q", [1, 5, 60])
 def test_all_scores_minus_infinity_or_nan(seqlen_q):
     q, k, v = (x.astype(np.float32) for x in inputs(COURSES["falls"], np.float64, False))

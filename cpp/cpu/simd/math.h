@@ -69,15 +69,22 @@ struct Tanh {
   Vec<A> slope;  // 1 - value^2, to full relative accuracy
 };
 
-// An odd polynomial near 0, where (1 - u) / (1 + u) with u = e^(-2|x|) would cancel.
+// y tanh(x) / x where |x| < kNearZero, given x^2: an odd polynomial. (1 - u) / (1 + u) with u =
+// e^(-2|x|) would cancel there.
+template <class A>
+constexpr A kNearZero = A(0.625);
+template <class A>
+ATTNEXT_HD Vec<A> tanh_near_zero(Vec<A> y, Vec<A> square) {
+  return y + y * (square * polynomial<A>(TanhCoefficients<A>::value, square));
+}
+
 template <class A>
 ATTNEXT_HD Tanh<A> tanh_with_slope(Vec<A> x) {
-  const Vec<A> magnitude = absolute<A>(x), square = x * x;
-  const Vec<A> near_zero = x + x * square * polynomial<A>(TanhCoefficients<A>::value, square);
+  const Vec<A> magnitude = absolute<A>(x), near_zero = tanh_near_zero<A>(x, x * x);
   const Vec<A> u = exp2<A>(magnitude * A(-2 * kLog2E)), reciprocal = A(1) / (A(1) + u);
   const Vec<A> far = (A(1) - u) * reciprocal;
   const Vec<A> signed_far = select<A>(x < Vec<A>{}, -far, far);
-  return {select<A>(magnitude < splat<A>(A(0.625)), near_zero, signed_far),
+  return {select<A>(magnitude < splat<A>(kNearZero<A>), near_zero, signed_far),
           A(4) * u * reciprocal * reciprocal};
 }
 

@@ -4,7 +4,7 @@
 
 #include "cpu/arena.h"
 #include "cpu/tile/dense_ahead.h"
-#include "cpu/tile/matmul.h"
+#include "cpu/tile/softcap.h"
 
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
@@ -104,21 +104,6 @@ ATTNEXT_HD bool changes_scores(const auto& m) {
   return m.cap > 0 || m.bias || m.slope || m.begin || m.mask || m.is_root || m.trace.raw;
 }
 
-// In functions of their own: unrolled over a register tile a tanh would be most of the library.
-template <class A>
-static __attribute__((noinline)) void apply_softcap(A cap, int64_t count, A* s) {
-  for (int64_t i = 0; i < count; i += kLanes<A>)
-    store<A>(s + i, softcap<VectorMath<A>>(load<A>(s + i), cap));
-}
-template <class A>
-static __attribute__((noinline)) void store_softcap_slope(A cap, int64_t rows, int64_t width,
-                                                          const A* s, A* slope, int64_t stride) {
-  for (int64_t row = 0; row < rows; ++row)
-    for (int64_t i = 0; i < width; i += kLanes<A>)
-      store<A>(slope + row * stride + i,
-               softcap_slope<VectorMath<A>>(load<A>(s + row * width + i), cap));
-}
-
 // The register tile of keys [key, key + kKeys) of the key tile, from raw sums to scores to base 2:
 // scale, softcap, bias, ALiBi, mask, in that order.
 template <class A, int kKeys, int kVectors>
@@ -132,14 +117,9 @@ ATTNEXT_HD void modify(const Modifiers<A>& m, int64_t key, Vec<A> (&s)[kKeys][kV
   if (m.is_root) each([&](Vec<A>& x, int, int) { x = finish_neg_l2<VectorMath<A>>(x); });
   if (m.trace.raw) store_tile<A>(s, m.trace.raw + at, stride);
   if (m.scale) each([&](Vec<A>& x, int, int lane) { x *= load<A>(m.scale + lane); });
-  if (m.cap > 0) {
-    constexpr int kWidth = kVectors * kLanes<A>;
-    store_tile<A>(s, m.softcap, kWidth);
-    if (m.trace.softcap_slope)
-      store_softcap_slope<A>(m.cap, kKeys, kWidth, m.softcap, m.trace.softcap_slope + at, stride);
-    apply_softcap<A>(m.cap, kKeys * kWidth, m.softcap);
-    each([&](Vec<A>& x, int i, int lane) { x = load<A>(m.softcap + i * kWidth + lane); });
-  }
+  if (m.cap > 0)
+    apply_softcap<A>(m.cap, m.softcap, m.trace.softcap_slope ? m.trace.softcap_slope + at : nullptr,
+                     stride, s);
   if (m.ahead.rows) prefetch_ahead(m.ahead, stride, key, kKeys);
   if (m.bias)  // one of -infinity masks its pair, whatever the score: NaN - infinity would not
     each([&](Vec<A>& x, int i, int lane) {
