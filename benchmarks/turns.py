@@ -20,7 +20,7 @@ PROGRAM = Path(__file__).with_name("worker.py")
 # A library that does not answer an order in this time cannot run the case.
 LONGEST_ANSWER = 120.0
 # A library that took so many seconds over a case, and has two samples, takes no further turns.
-ENOUGH = 0.8
+ENOUGH = 2.0
 
 
 class WorkerDiedError(RuntimeError):

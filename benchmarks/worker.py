@@ -14,6 +14,8 @@ from cases import CASES
 
 # Seconds of a sample: a clock read costs about 0.1 µs, and a core that waited is slow at first.
 SHORTEST_SAMPLE = 10e-3
+# While others had their turn, this process did not run: so many seconds bring its caches back.
+WARM_UP = 60e-3
 
 
 class Worker:
@@ -44,12 +46,10 @@ class Worker:
         return {"why_not": None, "seconds": seconds}
 
     def sample(self):
-        """Seconds of one call; of short ones, the mean of as many as fill a sample.
-
-        Short ones are warmed up: while the others had their turn, this process did not run.
-        """
-        if self._count > 1:
-            self._time(1 + self._count // 4)
+        """Seconds of one call; of short ones, the mean of as many as fill a sample."""
+        begin = time.perf_counter()
+        while time.perf_counter() - begin < WARM_UP:
+            self._call()
         return {"seconds": self._time(self._count)}
 
     def _time(self, count):
