@@ -169,7 +169,7 @@ static void differentiate_chunk(const BackwardParams& params, const BackwardSums
                                 const KeyRows<A, Term>& key_rows, BackwardScratch<A>& w) {
   const RowSumsWanted wanted = {sums.rows != nullptr, params.dscale != nullptr,
                                 params.dalibi_slopes != nullptr};
-  const int64_t tile_k = gradient_tile_k<Term>(params.problem);
+  const int64_t tile_k = gradient_tile_k(params.problem);
   const Span seen = reachable_keys(g.mask, queries_of(g, rows));
   for (int64_t key = chunk.begin; key < chunk.end; key += tile_k) {
     const Span tile = {key, min_of(key + tile_k, chunk.end)};

@@ -106,7 +106,7 @@ static void differentiate_tile(const BackwardSums<A>& sums, const RowSumsWanted&
       {needs_raw ? t.raw : nullptr, p.softcap > 0 ? t.softcap_slope : nullptr}, t.modifiers);
   prefetch_modifiers<A>(
       g, tile, w.panels[is_last ? 0 : panel_index + 1].panel,
-      is_last ? Span{next, min_of(next + gradient_tile_k<Term>(p), g.mask.seqlen_k)} : tile.keys,
+      is_last ? Span{next, min_of(next + gradient_tile_k(p), g.mask.seqlen_k)} : tile.keys,
       t.modifiers, &m);
   if (has_dropout)
     spread_factors(load_dropout(g, panel->panel, tile, t.kept), lanes_of(panel->panel), num_keys,

@@ -63,10 +63,10 @@ struct BackwardScratch {
   double riding_scale;  // of the item's heads, see riding_scale()
 };
 
-// Keys of a tile: longer ones would leave more on a diagonal.
-template <class Term>
+// Keys of a tile: long ones would leave more on a diagonal.
 ATTNEXT_HD int64_t gradient_tile_k(const Problem& p) {
-  return kIsPaired<Term> && !has_rule(p) ? kPairedGradientTileK : kGradientTileK;
+  const bool is_long = !has_rule(p) && (is_paired(p) || is_present(p.bias));
+  return is_long ? kLongGradientTileK : kGradientTileK;
 }
 
 template <class A>
@@ -98,7 +98,7 @@ static BackwardScratch<A> carve_backward(const Problem& p, Arena* arena) {
       take<Pair>(arena, is_paired(p) ? lanes * paired_width(max_of(p.head_dim, p.head_dim_v)) : 0);
   w.dk = w.dk_buffer = take<A>(arena, kLongChunkKeys * d);
   w.dv = w.dv_buffer = take<A>(arena, kLongChunkKeys * dv);
-  const int64_t tile_k = is_paired(p) ? kPairedGradientTileK : kGradientTileK;
+  const int64_t tile_k = gradient_tile_k(p);
   w.p = take<A>(arena, tile_k * kTileQ<A>);
   w.ds = take<A>(arena, tile_k * kTileQ<A>);
   w.bias_keys = take<A>(arena, p.group_size * kLongChunkKeys);

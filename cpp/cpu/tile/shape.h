@@ -38,9 +38,9 @@ constexpr int kMaxPanels = 4;
 template <class A>
 constexpr int kTileQ = kMaxPanels * kPanelLanes<A>;
 
-// Forward has twice as many share a pass, until a call's end is near (forward_plan.h): keys are then
-// fetched, and 16-bit ones converted, half as often (on Zen 4 0.8 points of peak in float32, 1.9 in
-// float16).
+// Forward has twice as many share a pass, until a call's end is near (forward_plan.h): keys are
+// then fetched, and 16-bit ones converted, half as often (on Zen 4 0.8 points of peak in
+// float32, 1.9 in float16).
 constexpr int kManyPanels = 8;
 
 // Keys a score tile covers. Forward: o is read and written once per tile, and rows of a mask or
@@ -49,8 +49,9 @@ constexpr int kManyPanels = 8;
 // whole query block lie in L2 beside the chunk's gradients (64 beats 128 by 2 points).
 constexpr int kTileK = 256;
 constexpr int kFewTileK = 128;
-constexpr int kGradientTileK = 64;
-constexpr int kPairedGradientTileK = 128;  // of bfloat16 in pairs: half as large, and half the work
+// Longer tiles are for bfloat16 in pairs, half as large and half the work, and beside a bias, whose
+// rows are read, and those of its gradient written, in longer runs (3 % of backward).
+constexpr int kGradientTileK = 64, kLongGradientTileK = 128;
 
 // Where a rule cuts a backward tile, so many keys at a time meet the rows that see some of them.
 constexpr int kGradientStepK = 8;

@@ -40,9 +40,9 @@ static __attribute__((noinline)) void store_softcap_slope(A cap, int64_t rows, i
     }
 }
 
-// Most scores are far below a cap, and so are whole tiles of them: a few multiply-adds in registers,
-// compiled for tiles of the full size, which most are. `scratch` has room for one; `slope`
-// [keys][stride], null: not wanted.
+// Most scores are far below a cap, and so are whole tiles of them: a few multiply-adds in
+// registers, compiled for tiles of the full size, which most are. `scratch` has room for one;
+// `slope` [keys][stride], null: not wanted.
 template <class A, int kKeys, int kVectors>
 ATTNEXT_HD void apply_softcap(A cap, A* scratch, A* slope, int64_t stride,
                               Vec<A> (&s)[kKeys][kVectors]) {
