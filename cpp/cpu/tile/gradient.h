@@ -142,29 +142,28 @@ struct DifferentiateSoftmax {
     fetch_rows(&ahead[1]);
     const int64_t stride = modifiers.stride, weights_stride = p ? stride : rows.stride;
     const A* weights = (p ? p : reinterpret_cast<const A*>(rows.p)) + key * weights_stride;
-    const auto each = [&](auto&& f) __attribute__((always_inline)) {
-      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i)
-          ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j) f(dp[i][j], i, j * kLanes<A>);
-    };
     if (dropout)
-      each([&](Vec<A>& x, int i, int lane) { x *= load<A>(dropout + (key + i) * stride + lane); });
-    each([&](Vec<A>& x, int i, int lane) {
+      for_vectors<A>(dp, [&](Vec<A>& x, int i, int lane) {
+        x *= load<A>(dropout + (key + i) * stride + lane);
+      });
+    for_vectors<A>(dp, [&](Vec<A>& x, int i, int lane) {
       x = score_gradient(load<A>(weights + i * weights_stride + lane), x, load<A>(delta + lane));
     });
     // A masked pair has no gradient even where its value or key is not finite.
     if (may_be_masked)
-      each([&](Vec<A>& x, int i, int lane) {
+      for_vectors<A>(dp, [&](Vec<A>& x, int i, int lane) {
         x = select<A>(load<A>(weights + i * weights_stride + lane) == Vec<A>{}, Vec<A>{}, x);
       });
     if (ds) store_tile<A>(dp, ds + key * stride, stride);
-    each([&](Vec<A>& x, int, int lane) { x *= load<A>(ds_scale + lane); });
+    for_vectors<A>(dp, [&](Vec<A>& x, int, int lane) { x *= load<A>(ds_scale + lane); });
     if (modifiers.cap > 0) {
       const A* slope = modifiers.trace.softcap_slope + key * stride;
-      each([&](Vec<A>& x, int i, int lane) { x *= load<A>(slope + i * stride + lane); });
+      for_vectors<A>(dp,
+                     [&](Vec<A>& x, int i, int lane) { x *= load<A>(slope + i * stride + lane); });
     }
     if (modifiers.is_root) {
       const A* raw = modifiers.trace.raw + key * stride;
-      each([&](Vec<A>& x, int i, int lane) {
+      for_vectors<A>(dp, [&](Vec<A>& x, int i, int lane) {
         x *= finish_neg_l2_slope(load<A>(raw + i * stride + lane));
       });
     }

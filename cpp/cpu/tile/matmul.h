@@ -34,6 +34,13 @@ ATTNEXT_HD E read_operand(const E* p) {
 template <class Term>
 constexpr bool kIsOfDifferences = !Term::kIsBilinear && !Term::kHasWeight;
 
+// f(vector, key, first lane) of each vector of a tile in registers.
+template <class A, int kRows, int kVectors, class F>
+ATTNEXT_HD void for_vectors(Vec<A> (&tile)[kRows][kVectors], F&& f) {
+  ATTNEXT_UNROLL for (int i = 0; i < kRows; ++i) ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
+      f(tile[i][j], i, j * kLanes<A>);
+}
+
 // A tile in registers is part of a panel: `stride` is the panel's lanes, between rows in memory.
 template <class A, int kRows, int kVectors>
 ATTNEXT_HD void store_tile(const Vec<A> (&tile)[kRows][kVectors], A* to, int64_t stride) {

@@ -109,37 +109,34 @@ ATTNEXT_HD bool changes_scores(const auto& m) {
 template <class A, int kKeys, int kVectors>
 ATTNEXT_HD void modify(const Modifiers<A>& m, int64_t key, Vec<A> (&s)[kKeys][kVectors]) {
   const int64_t stride = m.stride, at = key * stride;
-  const auto each = [&](auto&& f) __attribute__((always_inline)) {
-    ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
-        f(s[i][j], i, j * kLanes<A>);
-  };
   const Vec<A> masked = splat<A>(A(-__builtin_inf()));
-  if (m.is_root) each([&](Vec<A>& x, int, int) { x = finish_neg_l2<VectorMath<A>>(x); });
+  if (m.is_root)
+    for_vectors<A>(s, [&](Vec<A>& x, int, int) { x = finish_neg_l2<VectorMath<A>>(x); });
   if (m.trace.raw) store_tile<A>(s, m.trace.raw + at, stride);
-  if (m.scale) each([&](Vec<A>& x, int, int lane) { x *= load<A>(m.scale + lane); });
+  if (m.scale) for_vectors<A>(s, [&](Vec<A>& x, int, int lane) { x *= load<A>(m.scale + lane); });
   if (m.cap > 0)
     apply_softcap<A>(m.cap, m.softcap, m.trace.softcap_slope ? m.trace.softcap_slope + at : nullptr,
                      stride, s);
   if (m.ahead.rows) prefetch_ahead(m.ahead, stride, key, kKeys);
   if (m.bias)  // one of -infinity masks its pair, whatever the score: NaN - infinity would not
-    each([&](Vec<A>& x, int i, int lane) {
+    for_vectors<A>(s, [&](Vec<A>& x, int i, int lane) {
       const Vec<A> b = load<A>(m.bias + at + i * stride + lane);
       x = select<A>(b == masked, masked, x + b * A(kLog2E));
     });
   if (m.slope)
-    each([&](Vec<A>& x, int i, int lane) {
+    for_vectors<A>(s, [&](Vec<A>& x, int i, int lane) {
       const Vec<A> distance =
           alibi_distance(load<A>(m.position + lane), splat<A>(static_cast<A>(key + i)));
       x -= load<A>(m.slope + lane) * distance;
     });
   if (m.begin)
-    each([&](Vec<A>& x, int i, int lane) {
+    for_vectors<A>(s, [&](Vec<A>& x, int i, int lane) {
       const Vec<A> position = splat<A>(static_cast<A>(key + i));
       x = select<A>(position < load<A>(m.end + lane), x, masked);
       x = select<A>(position >= load<A>(m.begin + lane), x, masked);
     });
   if (m.mask)
-    each([&](Vec<A>& x, int i, int lane) {
+    for_vectors<A>(s, [&](Vec<A>& x, int i, int lane) {
       x = select<A>(has_bit<A>(m.mask + lane, stride, key + i), x, masked);
     });
 }

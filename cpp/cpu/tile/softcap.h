@@ -6,12 +6,17 @@
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
 
-// A soft cap's score and slope, near zero and anywhere. What a pair gets depends on its own score
-// alone, whichever way its tile takes.
 template <class A>
 struct Softcapped {
   Vec<A> score, slope;
 };
+
+// Near zero a short formula does. What a pair gets depends on its own score alone, whichever way
+// its tile takes.
+template <class A>
+ATTNEXT_HD IntVec<A> is_near_zero(Vec<A> s, A cap) {
+  return absolute<A>(s) < splat<A>(cap * kNearZero<A>);
+}
 template <class A>
 ATTNEXT_HD Softcapped<A> softcap_near_zero(Vec<A> s, A cap) {
   const Vec<A> x = s * (1 / cap), square = x * x, tanh = tanh_near_zero<A>(x, square);
@@ -19,13 +24,13 @@ ATTNEXT_HD Softcapped<A> softcap_near_zero(Vec<A> s, A cap) {
 }
 
 // Anywhere. In functions of their own: unrolled over a register tile a tanh would be most of the
-// library.
+// library. And in two: in one, gcc contracts the short formula otherwise than in registers.
 template <class A>
 static __attribute__((noinline)) void apply_softcap(A cap, int64_t count, A* s) {
   for (int64_t i = 0; i < count; i += kLanes<A>) {
     const Vec<A> x = load<A>(s + i);
-    store<A>(s + i, select<A>(absolute<A>(x) < splat<A>(cap * kNearZero<A>),
-                              softcap_near_zero(x, cap).score, softcap<VectorMath<A>>(x, cap)));
+    store<A>(s + i, select<A>(is_near_zero(x, cap), softcap_near_zero(x, cap).score,
+                              softcap<VectorMath<A>>(x, cap)));
   }
 }
 template <class A>
@@ -35,8 +40,8 @@ static __attribute__((noinline)) void store_softcap_slope(A cap, int64_t rows, i
     for (int64_t i = 0; i < width; i += kLanes<A>) {
       const Vec<A> x = load<A>(s + row * width + i);
       store<A>(slope + row * stride + i,
-               select<A>(absolute<A>(x) < splat<A>(cap * kNearZero<A>),
-                         softcap_near_zero(x, cap).slope, softcap_slope<VectorMath<A>>(x, cap)));
+               select<A>(is_near_zero(x, cap), softcap_near_zero(x, cap).slope,
+                         softcap_slope<VectorMath<A>>(x, cap)));
     }
 }
 
@@ -47,15 +52,11 @@ template <class A, int kKeys, int kVectors>
 ATTNEXT_HD void apply_softcap(A cap, A* scratch, A* slope, int64_t stride,
                               Vec<A> (&s)[kKeys][kVectors]) {
   constexpr int kWidth = kVectors * kLanes<A>;
-  const auto each = [&](auto&& f) __attribute__((always_inline)) {
-    ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) ATTNEXT_UNROLL for (int j = 0; j < kVectors; ++j)
-        f(s[i][j], i, j * kLanes<A>);
-  };
   if constexpr (kKeys == kScoreKeys && kVectors == kPanelVectors) {
     Vec<A> largest{};
-    each([&](Vec<A>& x, int, int) { largest = maximum<A>(absolute<A>(x), largest); });
-    if (!any<A>(largest >= splat<A>(cap * kNearZero<A>)))
-      return each([&](Vec<A>& x, int i, int lane) {
+    for_vectors<A>(s, [&](Vec<A>& x, int, int) { largest = maximum<A>(absolute<A>(x), largest); });
+    if (!any<A>(~is_near_zero(largest, cap)))
+      return for_vectors<A>(s, [&](Vec<A>& x, int i, int lane) {
         const Softcapped<A> capped = softcap_near_zero(x, cap);
         x = capped.score;
         if (slope) store<A>(slope + i * stride + lane, capped.slope);
@@ -64,7 +65,7 @@ ATTNEXT_HD void apply_softcap(A cap, A* scratch, A* slope, int64_t stride,
   store_tile<A>(s, scratch, kWidth);
   if (slope) store_softcap_slope<A>(cap, kKeys, kWidth, scratch, slope, stride);
   apply_softcap<A>(cap, kKeys * kWidth, scratch);
-  each([&](Vec<A>& x, int i, int lane) { x = load<A>(scratch + i * kWidth + lane); });
+  for_vectors<A>(s, [&](Vec<A>& x, int i, int lane) { x = load<A>(scratch + i * kWidth + lane); });
 }
 
 }  // namespace ATTNEXT_ISA_NAMESPACE
