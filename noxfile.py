@@ -16,6 +16,7 @@ NOT_SANITIZED = [
     "--ignore=tests/test_packaging.py",
     "--ignore=tests/test_symbols.py",
     "--deselect=tests/test_memory.py::test_memory_at_32k",
+    "--deselect=tests/test_memory.py::test_calls_after_the_first_find_their_memory",
 ]
 
 

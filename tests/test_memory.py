@@ -101,3 +101,32 @@ assert abs(stats.key_mass.sum() - 16384) < 1
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     assert int(run_python(code)) <= 100
+
+
+def test_calls_after_the_first_find_their_memory(run_python):
+    """No page is faulted in anew, whatever the C library does with what is freed."""
+    code = """
+import resource
+import numpy as np
+import attnext
+
+def faults(call):
+    for _ in range(3):
+        call()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        call()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10
+
+rng = np.random.default_rng(0)
+q, k, v, dout = (rng.standard_normal((1, 4, 512, 64), np.float32) for _ in range(4))
+out, lse = attnext.attention(q, k, v, return_lse=True)
+print(faults(lambda: attnext.attention(q, k, v)),
+      faults(lambda: attnext.attention_backward(dout, q, k, v, out, lse)),
+      faults(lambda: np.empty(1 << 17)[::512].fill(0)))
+"""
+    printed = run_python(code, MALLOC_TRIM_THRESHOLD_="0", MALLOC_MMAP_THRESHOLD_="16384")
+    forward, backward, numpy = map(float, printed.split())
+    assert numpy >= 100  # it was told to give back at once
+    assert forward <= 16
+    assert backward <= 16

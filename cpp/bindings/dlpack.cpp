@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <new>
 
 #include "bindings/errors.h"
 #include "bindings/tensors.h"
@@ -13,9 +12,6 @@ namespace {
 
 constexpr const char* kLegacyName = "dltensor";
 constexpr const char* kVersionedName = "dltensor_versioned";
-
-// JAX takes memory without a copy only at this alignment, and it is a cache line.
-constexpr std::align_val_t kAlignment{64};
 
 struct DTypePair {
   attnext_dtype ours;
@@ -196,10 +192,15 @@ BorrowedTensor::~BorrowedTensor() {
   if (legacy_ && legacy_->deleter) legacy_->deleter(legacy_);
 }
 
+void* host_memory(size_t bytes) {
+  void* memory = nullptr;
+  const attnext_status status = attnext_host_allocate(bytes, &memory);
+  if (status != ATTNEXT_OK) raise(exception_of(status), last_error_in_python());
+  return memory;
+}
+
 ResultTensor::ResultTensor(const attnext_tensor& tensor)
-    : memory_(::operator new(num_bytes(tensor), kAlignment),
-              [](void* memory) { ::operator delete(memory, kAlignment); }),
-      tensor_(tensor) {}
+    : memory_(host_memory(num_bytes(tensor)), attnext_host_free), tensor_(tensor) {}
 
 ResultTensor::ResultTensor(const attnext_tensor& tensor, int32_t backend, int32_t device)
     : tensor_(tensor), device_{kDLCUDA, device}, backend_(backend) {

@@ -66,6 +66,9 @@ class ResultTensor {
   int32_t backend_ = ATTNEXT_CPU;
 };
 
+// For attnext_host_free; raises MemoryError. Aligned as JAX must have it to take it without a copy.
+void* host_memory(size_t bytes);
+
 void register_result_tensor(py::module_& m);
 
 attnext_dtype dlpack_dtype(const DLDataType& type);  // ATTNEXT_ABSENT: none of ours

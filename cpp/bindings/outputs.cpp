@@ -37,12 +37,19 @@ py::object hand_over(const ResultTensor& ours, const py::object& like) {
   return library.attr("from_dlpack")(result);
 }
 
-// Uninitialised; of the dtype of `like`, if it has that one, else of float64 or float32.
+// Uninitialised; of the dtype of `like`, if it has that one, else of float64 or float32. Large ones
+// are made of memory that is kept when they die: a NumPy array of its own would often be faulted in
+// page by page, which takes as long as a tenth of a backward pass.
 py::array numpy_array(const attnext_tensor& tensor, py::handle like, bool has_its_dtype) {
+  constexpr int64_t kLeastKept = 64 << 10;
   const py::dtype dtype = has_its_dtype ? py::reinterpret_borrow<py::array>(like).dtype()
                           : tensor.dtype == ATTNEXT_FLOAT64 ? py::dtype::of<double>()
                                                             : py::dtype::of<float>();
-  return {dtype, py::array::ShapeContainer(tensor.shape, tensor.shape + tensor.ndim)};
+  py::array::ShapeContainer shape(tensor.shape, tensor.shape + tensor.ndim);
+  const int64_t bytes = num_elements(tensor) * dtype.itemsize();
+  if (bytes < kLeastKept) return {dtype, std::move(shape)};
+  const py::capsule memory(host_memory(static_cast<size_t>(bytes)), attnext_host_free);
+  return {dtype, std::move(shape), memory.get_pointer(), memory};
 }
 
 // The bytes of a result of like's dtype: NumPy's own exchange knows no bfloat16.

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "attention/params.h"
-#include "cpu/isa.h"
+#include "cpu/memory.h"
 
 namespace attnext::cpu {
 namespace ATTNEXT_ISA_NAMESPACE {
@@ -10,14 +10,14 @@ namespace ATTNEXT_ISA_NAMESPACE {
 // Memory that is released when the pass is left, by an exception too.
 class Memory {
  public:
-  explicit Memory(int64_t bytes) : data_(static_cast<char*>(allocate(bytes))) {}
-  ~Memory() { release(data_); }
+  explicit Memory(int64_t bytes) : block_(allocate(bytes)) {}
+  ~Memory() { release(block_); }
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
-  char* data() const { return data_; }
+  char* data() const { return static_cast<char*>(block_.data); }
 
  private:
-  char* data_;
+  Block block_;
 };
 
 // Hands out aligned pieces. Started from null it only counts: the same carving code says how much

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -12,10 +13,6 @@
 
 namespace attnext::cpu {
 
-// A few microseconds: enough to catch the next call of a loop over small ones, and too little to
-// take a core from other libraries' threads, which long spinning slowed down 25 times.
-constexpr int kSpins = 200;
-
 inline void relax() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -24,6 +21,27 @@ inline void relax() {
 #else
   std::this_thread::yield();
 #endif
+}
+
+// A thread that waits spins before it sleeps: in a virtual machine it takes 40 microseconds to
+// wake. Long enough for the next call of a Python loop over small ones, or for another worker's
+// last item; but a thread that spins has a core that other libraries' threads may want, so that one
+// waits so long for a call only where the last two had come as soon (a pass may be two).
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::microseconds kShortSpin{3}, kLongSpin{20};
+
+// Whether `is_done` came true within `longest`.
+template <class F>
+bool spin(std::chrono::microseconds longest, F&& is_done) {
+  constexpr int kBetweenLooksAtTheClock = 16;
+  const Clock::time_point end = Clock::now() + longest;
+  do {
+    for (int i = 0; i < kBetweenLooksAtTheClock; ++i) {
+      if (is_done()) return true;
+      relax();
+    }
+  } while (Clock::now() < end);
+  return false;
 }
 
 // True while this thread runs items: a parallel_for in there runs inline.
@@ -42,6 +60,7 @@ struct Call {
   void* context;
   int64_t num_items;
   int num_slots;
+  std::chrono::microseconds spin_after{kShortSpin};  // how long its workers wait for the next one
   std::atomic<int64_t> next{0};
   std::atomic<int64_t> num_done{0};
   std::atomic<int> next_slot{1};  // 0 is the caller
@@ -73,8 +92,7 @@ inline void wait_for_items(Call& call) {
   const auto is_done = [&] {
     return call.num_done.load(std::memory_order_acquire) == call.num_items;
   };
-  for (int i = 0; i < kSpins && !is_done(); ++i) relax();
-  if (is_done()) return;
+  if (spin(kLongSpin, is_done)) return;
   std::unique_lock lock(call.mutex);
   call.all_done.wait(lock, is_done);
 }

@@ -5,7 +5,6 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
-#include <new>
 #include <string>
 
 #if defined(__x86_64__)
@@ -130,8 +129,6 @@ const Selection& selected() {
   return *current;
 }
 
-constexpr std::align_val_t kAlignment{64};
-
 }  // namespace
 
 int num_isas() { return kNumIsas; }
@@ -146,9 +143,5 @@ const char* selection_error() {
 }
 
 bool is_forced() { return selected().is_forced; }
-
-void* allocate(int64_t bytes) { return ::operator new(static_cast<size_t>(bytes), kAlignment); }
-
-void release(void* memory) { ::operator delete(memory, kAlignment); }
 
 }  // namespace attnext::cpu

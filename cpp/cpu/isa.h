@@ -33,9 +33,4 @@ const Kernels& selected_kernels();
 const char* selection_error();
 bool is_forced();  // by ATTNEXT_ISA
 
-// Memory for a pass, 64-byte aligned; throws std::bad_alloc. Not in the per-ISA objects, which must
-// stay free of library templates.
-void* allocate(int64_t bytes);
-void release(void* memory);
-
 }  // namespace attnext::cpu

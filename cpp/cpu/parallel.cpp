@@ -32,14 +32,16 @@ struct Pool {
   std::shared_ptr<Call> call;
   int num_started = 0;
   int num_wanted = 0;
+  // Of calls; for who set is_busy.
+  Clock::time_point last_end{};
+  bool last_came_soon = false;
 };
 
 void serve(Pool* pool) {
   uint64_t seen = 0;
+  std::chrono::microseconds longest = kShortSpin;
   while (true) {
-    for (int i = 0; i < kSpins && pool->generation.load(std::memory_order_relaxed) == seen; ++i) {
-      relax();
-    }
+    spin(longest, [&] { return pool->generation.load(std::memory_order_relaxed) != seen; });
     std::shared_ptr<Call> call;
     {
       std::unique_lock lock(pool->mutex);
@@ -57,6 +59,7 @@ void serve(Pool* pool) {
     if (call == nullptr) continue;
     const int slot = call->next_slot.fetch_add(1, std::memory_order_relaxed);
     if (slot < call->num_slots) run_items(*call, slot);
+    longest = call->spin_after;
   }
 }
 
@@ -129,9 +132,13 @@ bool run_on_pool(int64_t num_items, int workers, Job job, void* context) {
   if (p == nullptr || p->is_busy.exchange(true, std::memory_order_acquire)) return false;
   const std::shared_ptr<Call> call = make_call(num_items, workers, job, context);
   if (call != nullptr) {
+    const bool came_soon = Clock::now() - p->last_end < kLongSpin;
+    call->spin_after = came_soon && p->last_came_soon ? kLongSpin : kShortSpin;
+    p->last_came_soon = came_soon;
     publish(p, call);
     run_items(*call, 0);
     wait_for_items(*call);
+    p->last_end = Clock::now();
     const std::lock_guard lock(p->mutex);
     p->call.reset();
   }

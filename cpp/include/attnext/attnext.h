@@ -236,6 +236,12 @@ ATTNEXT_API attnext_status attnext_device_free(int32_t backend, int32_t device, 
 ATTNEXT_API attnext_status attnext_device_copy(int32_t backend, int32_t device, void* stream,
                                                void* target, const void* source, size_t bytes);
 
+/* Host memory for results, uninitialised, 64-byte aligned. What is freed is kept for the next
+ * result or a pass's scratch memory, up to 64 MiB and 4 MiB for each thread: pages need not be
+ * faulted in again then. */
+ATTNEXT_API attnext_status attnext_host_allocate(size_t bytes, void** memory);
+ATTNEXT_API void attnext_host_free(void* memory); /* NULL: nothing */
+
 /* The instruction set in use, and the table of those in this build, best first; NULL past its end.
  */
 ATTNEXT_API const char* attnext_isa(void);
