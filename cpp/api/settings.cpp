@@ -5,6 +5,7 @@
 
 #include "api/guard.h"
 #include "cpu/isa.h"
+#include "cpu/openmp.h"
 #include "cpu/parallel.h"
 
 namespace attnext::api {
@@ -51,6 +52,10 @@ int attnext_get_num_threads(void) { return cpu::get_num_threads(); }
 void attnext_set_parallel_for(attnext_parallel_for run, void* context) {
   cpu::set_parallel_for(run, context);
 }
+
+void attnext_share_openmp(attnext_openmp_region region) { cpu::share_openmp(region); }
+
+int attnext_shares_openmp(void) { return cpu::shares_openmp() ? 1 : 0; }
 
 attnext_status attnext_set_float32_precision(int32_t precision) {
   return api::guarded("set_float32_precision", [&] {

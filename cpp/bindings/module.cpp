@@ -32,6 +32,11 @@ py::tuple backend_status(py::handle name) {
   return py::make_tuple(status == ATTNEXT_OK, std::string(text.c_str()));
 }
 
+// `region`: the address of a runtime's GOMP_parallel; 0 for none.
+void share_openmp(uintptr_t region) {
+  attnext_share_openmp(reinterpret_cast<attnext_openmp_region>(region));
+}
+
 void set_float32_precision(int32_t precision) {
   run([&] { return attnext_set_float32_precision(precision); });
 }
@@ -63,6 +68,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used(),
   m.def("isas", &isas);
   m.def("set_num_threads", &attnext_set_num_threads);
   m.def("get_num_threads", &attnext_get_num_threads);
+  m.def("share_openmp", &share_openmp);
+  m.def("shares_openmp", [] { return attnext_shares_openmp() != 0; });
   m.def("set_float32_precision", speaking_as("set_float32_precision", &set_float32_precision));
   m.def("get_float32_precision", &attnext_get_float32_precision);
 }

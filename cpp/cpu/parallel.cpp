@@ -1,5 +1,4 @@
-// How independent pieces of work reach the cores: a job pool. Nothing else in the library knows
-// about threads.
+// How independent pieces of work reach the cores: a job pool, or what stands in for it.
 #include "cpu/parallel.h"
 
 #include <dlfcn.h>
@@ -15,6 +14,7 @@
 
 #include "cpu/call.h"
 #include "cpu/default_threads.h"
+#include "cpu/openmp.h"
 
 namespace attnext::cpu {
 namespace {
@@ -178,6 +178,7 @@ void parallel_for(int64_t num_items, int workers, Job job, void* context) {
     if (e != nullptr && e->run != nullptr) {
       return run_on_executor(*e, num_items, workers, job, context);
     }
+    if (run_on_openmp(num_items, workers, job, context)) return;
     if (run_on_pool(num_items, workers, job, context)) return;
   }
   run_inline(num_items, job, context);

@@ -1,5 +1,4 @@
-// How independent pieces of work reach the cores: a job pool. Nothing else in the library knows
-// about threads.
+// How independent pieces of work reach the cores: a job pool, or what stands in for it.
 #pragma once
 
 #include <cstdint>

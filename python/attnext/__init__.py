@@ -26,6 +26,7 @@ from .passes import (
 from .pooling import PoolGrads, attention_pool, attention_pool_backward
 from .positions import alibi_slopes, rotary, rotary_backward, sinusoidal_positions
 from .precision import get_float32_precision, set_float32_precision
+from .threading_layer import get_threading_layer, set_threading_layer
 from .threads import get_num_threads, num_threads, register_threadpoolctl, set_num_threads
 
 __version__ = _core.version()
@@ -54,6 +55,7 @@ __all__ = [
     "get_float32_precision",
     "get_include",
     "get_num_threads",
+    "get_threading_layer",
     "merge_attention",
     "num_threads",
     "reference",
@@ -62,6 +64,7 @@ __all__ = [
     "rotary_backward",
     "set_float32_precision",
     "set_num_threads",
+    "set_threading_layer",
     "sinusoidal_positions",
 ]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from . import _core
 from .backends import backends, get_cmake_dir, get_include
+from .threading_layer import get_threading_layer
 
 OPTIONAL_PACKAGES = ("ml_dtypes", "array-api-compat", "torch", "jax", "threadpoolctl", "matplotlib")
 
@@ -22,6 +23,7 @@ def collect() -> dict[str, Any]:
         "isa": _core.isa(),
         "isas": dict(_core.isas()),
         "num_threads": _core.get_num_threads(),
+        "threading_layer": get_threading_layer(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "numpy": metadata.version("numpy"),

@@ -267,6 +267,15 @@ typedef void (*attnext_parallel_for)(void* context, int num_workers, attnext_bod
                                      void* argument);
 ATTNEXT_API void attnext_set_parallel_for(attnext_parallel_for run, void* context);
 
+/* Runs the work of the calling thread's later calls on the threads of an OpenMP runtime that is in
+ * the process anyway, beside those of its own regions: `region` is its GOMP_parallel, which the
+ * runtimes of GCC, LLVM and Intel have. NULL: attnext's own threads again, as in a child process
+ * after fork. An executor given to attnext_set_parallel_for goes before. */
+typedef void (*attnext_openmp_region)(void (*work)(void*), void* argument, unsigned num_threads,
+                                      unsigned flags);
+ATTNEXT_API void attnext_share_openmp(attnext_openmp_region region);
+ATTNEXT_API int attnext_shares_openmp(void); /* whether the calling thread does */
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif

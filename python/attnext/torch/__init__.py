@@ -11,6 +11,7 @@ except ImportError as error:
 
 from ..attention import AdditiveScore
 from ..passes import AttentionStats
+from ..threading_layer import share_with_torch
 from .attention import attention
 from .bidirectional import bidirectional_attention
 from .inspection import attention_stats, attention_weights, dropout_mask, merge_attention
@@ -60,3 +61,4 @@ __all__ = [
 
 if has_registry():
     register_sdpa()
+share_with_torch()
