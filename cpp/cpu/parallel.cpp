@@ -14,6 +14,7 @@
 
 #include "cpu/call.h"
 #include "cpu/default_threads.h"
+#include "cpu/helpers.h"
 #include "cpu/openmp.h"
 
 namespace attnext::cpu {
@@ -30,6 +31,7 @@ struct Pool {
   std::mutex mutex;                     // guards what follows
   std::condition_variable wake;
   std::shared_ptr<Call> call;
+  Helpers helpers;
   int num_started = 0;
   int num_wanted = 0;
   // Of calls; for who set is_busy.
@@ -38,6 +40,10 @@ struct Pool {
 };
 
 void serve(Pool* pool) {
+  {
+    const std::lock_guard lock(pool->mutex);
+    pool->helpers.add_this();
+  }
   uint64_t seen = 0;
   std::chrono::microseconds longest = kShortSpin;
   while (true) {
@@ -51,6 +57,7 @@ void serve(Pool* pool) {
       });
       if (pool->num_started > pool->num_wanted) {
         --pool->num_started;
+        pool->helpers.remove_this();
         return;
       }
       seen = pool->generation.load(std::memory_order_relaxed);
@@ -108,6 +115,7 @@ void publish(Pool* pool, std::shared_ptr<Call> call) {
     pool->call = std::move(call);
     pool->generation.fetch_add(1, std::memory_order_relaxed);
     start_threads(pool, std::min(num_helpers, pool->num_wanted));
+    pool->helpers.keep_off_this_core();
     num_sleepers = pool->num_started > pool->num_wanted ? pool->num_started : num_helpers;
   }
   for (int i = 0; i < num_sleepers; ++i) pool->wake.notify_one();
