@@ -185,13 +185,14 @@ static void sum_over_rows(const Group& g, ProductsWanted wanted, Span rows, Span
   const int64_t at = (keys.begin - tile_begin) * row_stride + row;
   if (wanted.dv)
     accumulate_key_gradient<A, PlainDot<Term>>(operands<Term>(w.p) + at, row_stride, num_keys,
-                                               operands<Term>(w.dout) + row * width_v, width_v,
-                                               num_rows, {}, w.dv + in_chunk * width_v);
+                                               operands<Term>(w.dout) + row * width_v, p.head_dim_v,
+                                               width_v, num_rows, {}, w.dv + in_chunk * width_v);
   if constexpr (!Term::kHasWeight) {
     if (wanted.dk)
-      accumulate_key_gradient<A, Term>(
-          operands<Term>(w.ds) + at, row_stride, num_keys, operands<Term>(w.q) + row * width, width,
-          num_rows, plain_rows(rows_after(k, keys.begin - tile_begin)), w.dk + in_chunk * width);
+      accumulate_key_gradient<A, Term>(operands<Term>(w.ds) + at, row_stride, num_keys,
+                                       operands<Term>(w.q) + row * width, p.head_dim, width,
+                                       num_rows, plain_rows(rows_after(k, keys.begin - tile_begin)),
+                                       w.dk + in_chunk * width);
   }
 }
 

@@ -29,6 +29,11 @@ struct PairedDotTerm {
   }
 };
 
+ATTNEXT_HD HalfVec<float> add_product(HalfVec<float> sum, HalfVec<Pair> a, HalfVec<Pair> b) {
+  return reinterpret_cast<HalfVec<float>>(_mm256_dpbf16_ps(
+      reinterpret_cast<__m256>(sum), reinterpret_cast<__m256bh>(a), reinterpret_cast<__m256bh>(b)));
+}
+
 // Lane by lane (low, high), rounded to nearest.
 ATTNEXT_HD Vec<Pair> pair_up(Vec<float> low, Vec<float> high) {
   alignas(64) static constexpr int16_t kInterleave[32] = {

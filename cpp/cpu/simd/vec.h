@@ -60,6 +60,14 @@ template <class A>
 using Vec = typename VectorOf<A>::Type;
 template <class A>
 using IntVec = typename VectorOf<A>::Integer;
+// Half as many lanes, at any address.
+template <class A>
+struct HalfOf {
+  typedef A Type __attribute__((vector_size(kVectorBytes / 2), aligned(sizeof(A)), may_alias));
+};
+template <class A>
+using HalfVec = typename HalfOf<A>::Type;
+
 template <class A>
 constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
 

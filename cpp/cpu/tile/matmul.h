@@ -206,6 +206,27 @@ ATTNEXT_HD void key_gradient_tile(const Operand<Term, A>* p, int64_t p_stride,
   add_tile<A>(sum, grad, stride);
 }
 
+// The same for a last half of a vector, of terms whose slope is the row alone.
+template <class A, class Term, int kKeys>
+ATTNEXT_HD void half_key_gradient_tile(const Operand<Term, A>* p, int64_t p_stride,
+                                       const Operand<Term, A>* x, int64_t stride, int64_t num_rows,
+                                       A* grad) {
+  using E = Operand<Term, A>;
+  HalfVec<A> sum[kKeys] = {};
+  for (int64_t row = 0; row < num_rows; ++row) {
+    const HalfVec<E> q = *reinterpret_cast<const HalfVec<E>*>(x + row * stride);
+    ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) {
+      const HalfVec<E> weight = read_operand(p + i * p_stride + row) - HalfVec<E>{};
+      if constexpr (kIsPaired<Term>)
+        sum[i] = add_product(sum[i], weight, q);
+      else
+        sum[i] += weight * q;
+    }
+  }
+  ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) *
+      reinterpret_cast<HalfVec<A>*>(grad + i * stride) += sum[i];
+}
+
 // Where each element of a tile of scores takes a tanh, few rows hide its latency (2 are 3 % faster
 // than 8 on Zen 4), and more would only be more code.
 template <class Term>
@@ -273,12 +294,16 @@ static void accumulate(Vectors vectors, RowBlock<Operand<Term, A>> k, Span keys,
   });
 }
 
+// Rows of grad and x have `elements`, in `stride`.
 template <class A, class Term>
 static void accumulate_key_gradient(const Operand<Term, A>* p, int64_t p_stride, int64_t num_keys,
-                                    const Operand<Term, A>* x, int64_t stride, int64_t num_rows,
-                                    RowBlock<A> k, A* grad) {
+                                    const Operand<Term, A>* x, int64_t elements, int64_t stride,
+                                    int64_t num_rows, RowBlock<A> k, A* grad) {
   constexpr int kVectors = Term::kIsBilinear ? kGradientVectors : kSlopeVectors;
-  for_tiles<kVectors>(stride / kLanes<A>, [&](auto vectors, int64_t vector) {
+  constexpr bool kMayHaveHalf = kHasHalves && Term::kIsBilinear;
+  const int64_t half = stride - kLanes<A>;  // where it begins
+  const bool has_half = kMayHaveHalf && elements - half <= kLanes<A> / 2;
+  for_tiles<kVectors>(stride / kLanes<A> - has_half, [&](auto vectors, int64_t vector) {
     const int64_t d = vector * kLanes<A>;
     constexpr int kKeys = vectors.value == kVectors ? kGradientKeys : kTileRows;
     for_tiles<kKeys>(num_keys, [&](auto keys, int64_t key) {
@@ -287,6 +312,13 @@ static void accumulate_key_gradient(const Operand<Term, A>* p, int64_t p_stride,
           p + key * p_stride, p_stride, x + d, stride, num_rows, rows, grad + key * stride + d);
     });
   });
+  if constexpr (kMayHaveHalf) {
+    if (!has_half) return;
+    for_tiles<kTileRows>(num_keys, [&](auto keys, int64_t key) {
+      half_key_gradient_tile<A, Term, keys.value>(p + key * p_stride, p_stride, x + half, stride,
+                                                  num_rows, grad + key * stride + half);
+    });
+  }
 }
 
 }  // namespace ATTNEXT_ISA_NAMESPACE

@@ -29,6 +29,14 @@ constexpr int kGradientKeys = 4, kGradientVectors = 4, kSlopeVectors = 2;
 constexpr int kGradientKeys = 4, kGradientVectors = 2, kSlopeVectors = 1;
 #endif
 
+// Whether half a vector takes half the time: rows of 40 are then two vectors and a half. So it is
+// on Zen 4, and on no processor that has AVX-512 it takes more than a whole one.
+#if defined(__AVX512F__)
+constexpr bool kHasHalves = true;
+#else
+constexpr bool kHasHalves = false;
+#endif
+
 // Query rows side by side in lanes, and how many such panels share one pass over a key tile. AVX2,
 // whose panels are half as wide, gains nothing from 8 of them, and its backward loses 1 to 5
 // points.
