@@ -20,6 +20,17 @@ ATTNEXT_HD Vec<A> maximum(Vec<A> a, Vec<A> b) {
         _mm256_max_pd(reinterpret_cast<__m256d>(a), reinterpret_cast<__m256d>(b)));
 }
 
+// x y + z, rounded once wherever it stands: what compilers contract depends on what is around it.
+template <class A>
+ATTNEXT_HD Vec<A> multiply_add(Vec<A> x, Vec<A> y, Vec<A> z) {
+  if constexpr (sizeof(A) == 4)
+    return reinterpret_cast<Vec<A>>(_mm256_fmadd_ps(
+        reinterpret_cast<__m256>(x), reinterpret_cast<__m256>(y), reinterpret_cast<__m256>(z)));
+  else
+    return reinterpret_cast<Vec<A>>(_mm256_fmadd_pd(
+        reinterpret_cast<__m256d>(x), reinterpret_cast<__m256d>(y), reinterpret_cast<__m256d>(z)));
+}
+
 template <class A>
 ATTNEXT_HD Vec<A> square_root(Vec<A> x) {
   if constexpr (sizeof(A) == 4)

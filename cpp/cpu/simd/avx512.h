@@ -19,6 +19,17 @@ ATTNEXT_HD Vec<A> maximum(Vec<A> a, Vec<A> b) {
         _mm512_max_pd(reinterpret_cast<__m512d>(a), reinterpret_cast<__m512d>(b)));
 }
 
+// x y + z, rounded once wherever it stands: what compilers contract depends on what is around it.
+template <class A>
+ATTNEXT_HD Vec<A> multiply_add(Vec<A> x, Vec<A> y, Vec<A> z) {
+  if constexpr (sizeof(A) == 4)
+    return reinterpret_cast<Vec<A>>(_mm512_fmadd_ps(
+        reinterpret_cast<__m512>(x), reinterpret_cast<__m512>(y), reinterpret_cast<__m512>(z)));
+  else
+    return reinterpret_cast<Vec<A>>(_mm512_fmadd_pd(
+        reinterpret_cast<__m512d>(x), reinterpret_cast<__m512d>(y), reinterpret_cast<__m512d>(z)));
+}
+
 template <class A>
 ATTNEXT_HD Vec<A> square_root(Vec<A> x) {
   if constexpr (sizeof(A) == 4)

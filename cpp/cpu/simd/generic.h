@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cmath>
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 #include "cpu/simd/bits.h"
 #include "cpu/simd/without_avx512.h"
@@ -13,6 +16,23 @@ namespace ATTNEXT_ISA_NAMESPACE {
 template <class A>
 ATTNEXT_HD Vec<A> maximum(Vec<A> a, Vec<A> b) {
   return select<A>(a > b, a, b);
+}
+
+// x y + z, rounded alike wherever it stands: what compilers contract depends on what is around it.
+template <class A>
+ATTNEXT_HD Vec<A> multiply_add(Vec<A> x, Vec<A> y, Vec<A> z) {
+#if defined(__aarch64__)
+  if constexpr (sizeof(A) == 4)
+    return reinterpret_cast<Vec<A>>(vfmaq_f32(reinterpret_cast<float32x4_t>(z),
+                                              reinterpret_cast<float32x4_t>(x),
+                                              reinterpret_cast<float32x4_t>(y)));
+  else
+    return reinterpret_cast<Vec<A>>(vfmaq_f64(reinterpret_cast<float64x2_t>(z),
+                                              reinterpret_cast<float64x2_t>(x),
+                                              reinterpret_cast<float64x2_t>(y)));
+#else
+  return x * y + z;  // the baseline has nothing to contract it to
+#endif
 }
 
 template <class A>

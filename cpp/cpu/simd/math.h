@@ -50,7 +50,8 @@ struct TanhCoefficients<double> {
 template <class A, int kCount>
 ATTNEXT_HD Vec<A> polynomial(const A (&coefficients)[kCount], Vec<A> x) {
   Vec<A> sum = splat<A>(coefficients[0]);
-  ATTNEXT_UNROLL for (int i = 1; i < kCount; ++i) sum = sum * x + coefficients[i];
+  ATTNEXT_UNROLL for (int i = 1; i < kCount; ++i) sum =
+      multiply_add<A>(sum, x, splat<A>(coefficients[i]));
   return sum;
 }
 
@@ -75,7 +76,7 @@ template <class A>
 constexpr A kNearZero = A(0.625);
 template <class A>
 ATTNEXT_HD Vec<A> tanh_near_zero(Vec<A> y, Vec<A> square) {
-  return y + y * (square * polynomial<A>(TanhCoefficients<A>::value, square));
+  return multiply_add<A>(y, square * polynomial<A>(TanhCoefficients<A>::value, square), y);
 }
 
 template <class A>

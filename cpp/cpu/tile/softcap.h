@@ -20,28 +20,23 @@ ATTNEXT_HD IntVec<A> is_near_zero(Vec<A> s, A cap) {
 template <class A>
 ATTNEXT_HD Softcapped<A> softcap_near_zero(Vec<A> s, A cap) {
   const Vec<A> x = s * (1 / cap), square = x * x, tanh = tanh_near_zero<A>(x, square);
-  return {tanh_near_zero<A>(s, square), A(1) - tanh * tanh};
+  return {tanh_near_zero<A>(s, square), multiply_add<A>(-tanh, tanh, splat<A>(A(1)))};
 }
 
-// Anywhere. In functions of their own: unrolled over a register tile a tanh would be most of the
-// library. And in two: in one, gcc contracts the short formula otherwise than in registers.
+// Anywhere. In a function of its own: unrolled over a register tile a tanh would be most of the
+// library.
 template <class A>
-static __attribute__((noinline)) void apply_softcap(A cap, int64_t count, A* s) {
-  for (int64_t i = 0; i < count; i += kLanes<A>) {
-    const Vec<A> x = load<A>(s + i);
-    store<A>(s + i, select<A>(is_near_zero(x, cap), softcap_near_zero(x, cap).score,
-                              softcap<VectorMath<A>>(x, cap)));
-  }
-}
-template <class A>
-static __attribute__((noinline)) void store_softcap_slope(A cap, int64_t rows, int64_t width,
-                                                          const A* s, A* slope, int64_t stride) {
+static __attribute__((noinline)) void apply_softcap(A cap, int64_t rows, int64_t width, A* s,
+                                                    A* slope, int64_t stride) {
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t i = 0; i < width; i += kLanes<A>) {
       const Vec<A> x = load<A>(s + row * width + i);
-      store<A>(slope + row * stride + i,
-               select<A>(is_near_zero(x, cap), softcap_near_zero(x, cap).slope,
-                         softcap_slope<VectorMath<A>>(x, cap)));
+      const IntVec<A> is_near = is_near_zero(x, cap);
+      const Softcapped<A> near = softcap_near_zero(x, cap);
+      store<A>(s + row * width + i, select<A>(is_near, near.score, softcap<VectorMath<A>>(x, cap)));
+      if (slope)
+        store<A>(slope + row * stride + i,
+                 select<A>(is_near, near.slope, softcap_slope<VectorMath<A>>(x, cap)));
     }
 }
 
@@ -63,8 +58,7 @@ ATTNEXT_HD void apply_softcap(A cap, A* scratch, A* slope, int64_t stride,
       });
   }
   store_tile<A>(s, scratch, kWidth);
-  if (slope) store_softcap_slope<A>(cap, kKeys, kWidth, scratch, slope, stride);
-  apply_softcap<A>(cap, kKeys * kWidth, scratch);
+  apply_softcap<A>(cap, kKeys, kWidth, scratch, slope, stride);
   for_vectors<A>(s, [&](Vec<A>& x, int i, int lane) { x = load<A>(scratch + i * kWidth + lane); });
 }
 
