@@ -15,7 +15,9 @@ ATTNEXT_HD bool has_rule(const Problem& p) {
 // How long a sequence's chunks are.
 static int64_t chunk_keys_of(const BackwardParams& params, int64_t seqlen_k) {
   const Problem& p = params.problem;
-  return chunk_keys(seqlen_k * p.num_heads_kv, max_of(p.head_dim, p.head_dim_v), has_rule(p));
+  const int64_t sum_bytes = dtype_of(p.q) == DType::kFloat64 ? 8 : 4;
+  return chunk_keys(seqlen_k * p.num_heads_kv, max_of(p.head_dim, p.head_dim_v) * sum_bytes,
+                    has_rule(p));
 }
 static int64_t num_chunks(const BackwardParams& params, int64_t seqlen_k) {
   return max_of(1, divide_up(seqlen_k, chunk_keys_of(params, seqlen_k)));

@@ -69,14 +69,16 @@ constexpr int kGradientStepK = 8;
 constexpr int kSplitKeys = 1024;
 
 // Keys whose gradients one backward item owns. The queries are packed and dq is added to once per
-// chunk: on Zen 4 a long one gains a point of peak, until its accumulators leave L2 (2048 keys lose
-// 3 at head_dim 128) or too few items are left to share out: twice as many where a rule makes some
-// more work than others.
+// chunk: on Zen 4 a long one gains a point of peak, until its accumulators are too far from L2
+// (2048 keys lose 3 at head_dim 128; of rows of 1024 bytes, as of float32 at 256, 1024 keys
+// gain 1.1, and lose 1.4 where a rule cuts them) or too few items are left to share out: twice as
+// many where a rule makes some more work than others.
 constexpr int kChunkKeys = 512, kLongChunkKeys = 1024;
-ATTNEXT_HD int64_t chunk_keys(int64_t keys_of_heads, int64_t head_dim, bool has_rule) {
-  constexpr int kLongestHead = 128, kItemsToShare = 8;
+ATTNEXT_HD int64_t chunk_keys(int64_t keys_of_heads, int64_t row_bytes, bool has_rule) {
+  constexpr int kItemsToShare = 8;
+  const int64_t longest_row = has_rule ? 512 : 1024;
   const int64_t items = has_rule ? 2 * kItemsToShare : kItemsToShare;
-  const bool is_long = head_dim <= kLongestHead && keys_of_heads >= items * kLongChunkKeys;
+  const bool is_long = row_bytes <= longest_row && keys_of_heads >= items * kLongChunkKeys;
   return is_long ? kLongChunkKeys : kChunkKeys;
 }
 
