@@ -60,6 +60,11 @@ static void gather_rows(const Panel<A>& panel, int64_t head_dim, A* out) {
       out[row * width + d] = d < head_dim ? panel.q_t[d * lanes_of(panel) + row] : A(0);
 }
 
+// Whether keys are multiplied one after another, or a vector of each in turn: on Zen 4 the first is
+// an eighth faster for 16-bit rows, whose lines are two vectors each, and not for float32.
+template <class A, class E>
+constexpr bool kIsReadRowByRow = sizeof(E) < sizeof(A);
+
 // s[key][row] = q[row] . k[key] for kLanes / kRows keys at a time; k's rows are whole vectors. What
 // is left of the last vector of s is -infinity.
 template <class A, int kRows, class E>
@@ -71,11 +76,18 @@ static void multiply_few(RowBlock<E> k, int64_t num_keys, const A* q, int64_t wi
     Vec<A> sum[kLanes<A>];
     ATTNEXT_UNROLL for (int i = 0; i < kLanes<A>; ++i) sum[i] = Vec<A>{};
     for (int64_t i = 0; i < count; ++i) prefetch_row<E>(next, begin + i, next_width);
-    for (int64_t d = 0; d < width; d += kLanes<A>) ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) {
-        const Vec<A> key = load_wide<A>(k.data + min_of(begin + i, last) * k.stride + d);
-        ATTNEXT_UNROLL for (int row = 0; row < kRows; ++row) sum[i * kRows + row] +=
-            key * load<A>(q + row * width + d);
-      }
+    const auto add = [&](int i, int64_t d) __attribute__((always_inline)) {
+      const Vec<A> key = load_wide<A>(k.data + min_of(begin + i, last) * k.stride + d);
+      ATTNEXT_UNROLL for (int row = 0; row < kRows; ++row) sum[i * kRows + row] +=
+          key * load<A>(q + row * width + d);
+    };
+    if constexpr (kIsReadRowByRow<A, E>) {
+      ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) for (int64_t d = 0; d < width; d += kLanes<A>)
+          add(i, d);
+    } else {
+      for (int64_t d = 0; d < width; d += kLanes<A>)
+        ATTNEXT_UNROLL for (int i = 0; i < kKeys; ++i) add(i, d);
+    }
     sum_lanes<A>(sum);
     store<A>(s + begin * kRows, sum[0]);
   }
