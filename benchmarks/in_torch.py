@@ -15,7 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-RESULTS = Path(__file__).with_name("results")
+from run import RESULTS, processor
+
 VARIANTS = ("torch", "attnext, own threads", "attnext, torch's threads")
 # batch, seqlen, heads, head_dim, causal, trains
 CASES = {
@@ -28,7 +29,7 @@ LAYERS = 2
 
 
 def work(variant, name, threads, seconds):
-    """Prints the milliseconds of every step, and of attention alone, as JSON."""
+    """Prints the milliseconds of every step, and what the first one made, as JSON."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -115,12 +116,8 @@ def write(table, options):
 
     import attnext
 
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-         if line.startswith("model name")), "unknown",
-    )  # fmt: skip
     facts = {
-        "machine": f"{model}, {options.threads} threads",
+        "machine": f"{processor()}, {options.threads} threads",
         "versions": f"attnext {attnext.__version__}, torch {torch.__version__}, "
         f"numpy {numpy.__version__}",
         "date": str(datetime.date.today()),

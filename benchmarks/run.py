@@ -168,7 +168,7 @@ def _compare(case, inputs, truth, name, library, threads):
 def _document(options, libraries, peaks, rows, load):
     """All that a reader of the results must know."""
     return {
-        "machine": _processor(),
+        "machine": processor(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -191,7 +191,8 @@ def _commit():
     return described.stdout.strip() or None
 
 
-def _processor():
+def processor():
+    """The machine's processor by its name."""
     try:
         match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     except OSError:
@@ -200,7 +201,7 @@ def _processor():
 
 
 def _machine_slug():
-    words = re.sub(r"\((R|TM)\)", "", _processor())
+    words = re.sub(r"\((R|TM)\)", "", processor())
     return f"{re.sub(r'[^a-z0-9]+', '-', words.lower()).strip('-')}-{os.cpu_count()}cores"
 
 

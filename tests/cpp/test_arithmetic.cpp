@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "attnext/attnext.h"
+#include "check.h"
 
 namespace {
 
@@ -22,14 +23,6 @@ uint64_t mode() {
 }
 void set_mode(uint64_t mode) { asm volatile("msr fpcr, %0" : : "r"(mode)); }
 #endif
-
-int failures = 0;
-
-void check(bool holds, const char* what) {
-  if (holds) return;
-  std::printf("FAILED: %s\n", what);
-  ++failures;
-}
 
 constexpr int64_t kHeads = 8, kSeqlen = 128, kHeadDim = 16, kSize = kHeads * kSeqlen * kHeadDim;
 
@@ -107,6 +100,5 @@ int main() {
   check(attend() == out && merge() == merged, "nor does that of an embedder's threads");
   attnext_set_parallel_for(nullptr, nullptr);
 
-  if (failures == 0) std::printf("ok\n");
-  return failures == 0 ? 0 : 1;
+  return verdict();
 }

@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "check.h"
 #include "cpu/helpers.h"
 #include "cpu/parallel.h"
 
@@ -15,14 +16,6 @@ int main() { std::printf("helpers are told where to run on Linux only\n"); }
 using namespace attnext::cpu;
 
 namespace {
-
-int failures = 0;
-
-void check(bool holds, const char* what) {
-  if (holds) return;
-  std::printf("FAILED: %s\n", what);
-  ++failures;
-}
 
 cpu_set_t cores_of(pid_t thread) {
   cpu_set_t cores;
@@ -135,7 +128,6 @@ int main() {
   test_a_caller_with_one_core(cores, all);
   test_others_may_pin_them(cores, all);
   test_more_than_are_told();
-  if (failures == 0) std::printf("ok\n");
-  return failures == 0 ? 0 : 1;
+  return verdict();
 }
 #endif

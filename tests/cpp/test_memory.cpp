@@ -12,39 +12,16 @@
 #include <vector>
 
 #include "attnext/attnext.h"
+#include "check.h"
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
-
-#if defined(__has_feature)
-#define HAS_SANITIZER(name) __has_feature(name)
-#else
-#define HAS_SANITIZER(name) 0
-#endif
-// Under the address sanitizer nothing is kept; neither it nor the thread sanitizer may fork here.
-#if defined(__SANITIZE_ADDRESS__) || HAS_SANITIZER(address_sanitizer)
-#define IS_KEPT 0
-#else
-#define IS_KEPT 1
-#endif
-#if defined(__SANITIZE_THREAD__) || HAS_SANITIZER(thread_sanitizer)
-#define CAN_FORK 0
-#else
-#define CAN_FORK IS_KEPT
-#endif
+#include "sanitizers.h"
 
 using namespace attnext::cpu;
 
 namespace {
 
 constexpr int64_t kMega = 1 << 20;
-std::atomic<int> failures{0};
-
-void check(bool holds, const char* what) {
-  if (holds) return;
-  std::printf("FAILED: %s\n", what);
-  ++failures;
-}
-
 void forget_everything() {
   set_num_threads(2);
   release(allocate(most_kept_bytes()));  // drives out all others,
@@ -116,7 +93,7 @@ void test_many_threads() {
   for (std::thread& thread : threads) thread.join();
 }
 
-#if CAN_FORK
+#if CAN_FORK_WHILE_BUSY
 // A child may inherit the lock of a thread that it does not have.
 void test_fork_while_busy() {
   std::atomic<bool> is_over{false};
@@ -151,7 +128,7 @@ void test_c_interface() {
   attnext_host_free(memory);
   check(attnext_host_allocate(1, nullptr) == ATTNEXT_VALUE_ERROR, "a place is asked for");
   check(std::strstr(attnext_last_error(), "memory must be given") != nullptr, "by name");
-#if IS_KEPT  // the address sanitizer ends the program instead
+#if !HAS_ADDRESS_SANITIZER  // the address sanitizer ends the program instead
   for (const size_t bytes : {SIZE_MAX, SIZE_MAX / 4})
     check(attnext_host_allocate(bytes, &memory) == ATTNEXT_OUT_OF_MEMORY, "no more than there is");
 #endif
@@ -160,16 +137,15 @@ void test_c_interface() {
 }  // namespace
 
 int main() {
-#if IS_KEPT
+#if !HAS_ADDRESS_SANITIZER
   test_what_is_released_serves_again();
   test_little_is_not_kept();
 #endif
   test_bounds();
   test_many_threads();
   test_c_interface();
-#if CAN_FORK
+#if CAN_FORK_WHILE_BUSY
   test_fork_while_busy();
 #endif
-  if (failures == 0) std::printf("ok\n");
-  return failures == 0 ? 0 : 1;
+  return verdict();
 }

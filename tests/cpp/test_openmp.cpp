@@ -8,21 +8,16 @@
 #include <thread>
 #include <vector>
 
+#include "check.h"
 #include "cpu/openmp.h"
+#include "sanitizers.h"
 
 using namespace attnext::cpu;
 
 namespace {
 
-std::atomic<int> failures{0};
 std::atomic<int> num_regions{0};
 int team_size = 3;
-
-void check(bool holds, const char* what) {
-  if (holds) return;
-  std::printf("FAILED: %s\n", what);
-  ++failures;
-}
 
 // The caller is a member of its team, and leaves when all have.
 void region(void (*work)(void*), void* argument, unsigned num_threads, unsigned flags) {
@@ -114,8 +109,7 @@ void test_null_ends_it() {
   share_openmp(region);
 }
 
-// The thread sanitizer starts no threads in a forked process.
-#if !defined(__SANITIZE_THREAD__)
+#if CAN_FORK
 void test_not_after_fork() {
   std::fflush(stdout);
   const pid_t child = fork();
@@ -141,9 +135,8 @@ int main() {
   test_other_threads_have_their_own();
   test_executor_goes_before();
   test_null_ends_it();
-#if !defined(__SANITIZE_THREAD__)
+#if CAN_FORK
   test_not_after_fork();
 #endif
-  if (failures == 0) std::printf("ok\n");
-  return failures == 0 ? 0 : 1;
+  return verdict();
 }

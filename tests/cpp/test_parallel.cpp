@@ -11,40 +11,15 @@
 #include <thread>
 #include <vector>
 
+#include "check.h"
 #include "cpu/parallel.h"
-
-// What cannot be tested under a sanitizer: the thread sanitizer starts no threads in a forked
-// process, and the address sanitizer's allocator forks with its locks held by the parent's other
-// threads.
-#if defined(__has_feature)
-#define HAS_SANITIZER(name) __has_feature(name)
-#else
-#define HAS_SANITIZER(name) 0
-#endif
-#if defined(__SANITIZE_THREAD__) || HAS_SANITIZER(thread_sanitizer)
-#define CAN_FORK 0
-#else
-#define CAN_FORK 1
-#endif
-#if defined(__SANITIZE_ADDRESS__) || HAS_SANITIZER(address_sanitizer)
-#define CAN_FORK_WHILE_BUSY 0
-#else
-#define CAN_FORK_WHILE_BUSY CAN_FORK
-#endif
+#include "sanitizers.h"
 
 using namespace attnext::cpu;
 
 namespace {
 
 constexpr double kLarge = 1e12;  // work worth every thread
-
-std::atomic<int> failures{0};
-
-void check(bool holds, const char* what) {
-  if (holds) return;
-  std::printf("FAILED: %s\n", what);
-  ++failures;
-}
 
 // Whether it became true before a stuck test would be noticed.
 template <class Condition>
@@ -279,6 +254,5 @@ int main() {
 #if CAN_FORK_WHILE_BUSY
   test_fork_while_busy();
 #endif
-  if (failures == 0) std::printf("ok\n");
-  return failures == 0 ? 0 : 1;
+  return verdict();
 }

@@ -3,16 +3,9 @@
 #include <cstdio>
 
 #include "attention/random.h"
+#include "check.h"
 
 namespace {
-
-int failures = 0;
-
-void check(bool holds, const char* what) {
-  if (holds) return;
-  std::printf("FAILED: %s\n", what);
-  ++failures;
-}
 
 struct KnownAnswer {
   uint32_t counter[4], key[2], words[4];
@@ -72,6 +65,5 @@ int main() {
     check(gives(answer), "philox4x32-10 known answer");
   test_position_order();
   test_threshold();
-  if (failures == 0) std::printf("ok\n");
-  return failures == 0 ? 0 : 1;
+  return verdict();
 }

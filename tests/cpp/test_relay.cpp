@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "attnext/attnext.h"
+#include "check.h"
 
 namespace {
 
@@ -12,14 +13,7 @@ namespace {
 constexpr int64_t kBatch = 2, kHeadsQ = 4, kHeadsKv = 2, kSeqlenQ = 600, kSeqlenK = 1700,
                   kHeadDim = 16;
 
-int failures = 0;
-
-void check(bool holds, const char* what) {
-  if (holds) return;
-  std::printf("FAILED: %s\n", what);
-  ++failures;
-}
-
+using ::check;
 void check(attnext_status status) { check(status == ATTNEXT_OK, attnext_last_error()); }
 
 // A row-major tensor of four axes, or of three where the last is 0.
@@ -109,6 +103,5 @@ int main() {
       }
     }
   }
-  if (failures == 0) std::printf("ok\n");
-  return failures == 0 ? 0 : 1;
+  return verdict();
 }
